@@ -1,0 +1,42 @@
+//! Who may order what. Everything here decides; nothing here acts.
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`namespace`] | which authority a signature is for |
+//! | [`keys`] | which public keys exist for us, and signing with one |
+//! | [`sshsig`] | whether an armored SSHSIG is a signature at all: our strict profile |
+//! | [`order`] | what an order says; one spelling per order |
+//! | [`policy`] | who may order which kind, and the bounds of unsigned change |
+//! | [`verify`] | whether this host may carry out this order now: gives [`Authorized`] |
+//! | [`journal`] | whether its nonce was ever used: the durable store |
+//! | [`receipt`] | what the host says happened, signed |
+//! | [`log`] | the host's chain of receipts on disk |
+//! | [`statement`] | operators' signed statements: host names, logins |
+//! | [`enroll`] | proofs and certificates of enrollment |
+//! | [`files`] | durable writes, and secrets in 0600 files |
+//!
+//! The specification is `security.md` sections 1 and 2; rules are cited as V1 to V24 where they
+//! are enforced. Built so far: Ed25519 keys only (others are refused by name), one signer or more
+//! by threshold, a single policy, a plain hash chain as log. No sockets, no processes, no clock:
+//! `now` and randomness are arguments. Files are touched by [`journal`], [`log`] and [`files`] only.
+
+pub mod canonical;
+pub mod enroll;
+pub mod files;
+pub mod journal;
+pub mod keys;
+pub mod log;
+pub mod namespace;
+pub mod order;
+pub mod policy;
+pub mod receipt;
+pub mod sshsig;
+pub mod statement;
+pub mod verify;
+
+pub use keys::{KeyError, PublicKey, SecretKey};
+pub use namespace::Namespace;
+pub use order::{Kind, Order, Params};
+pub use policy::Policy;
+pub use receipt::{Event, Outcome, Receipt};
+pub use verify::{Authorized, Refusal, RefusalCode};

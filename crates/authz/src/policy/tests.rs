@@ -1,0 +1,148 @@
+//! The people and the policy that this crate's tests share.
+
+use protocol::Vmid;
+
+use super::*;
+use crate::keys::SecretKey;
+
+pub(crate) fn alice() -> SecretKey {
+    SecretKey::from_seed(&[0xa1; 32])
+}
+
+pub(crate) fn bob() -> SecretKey {
+    SecretKey::from_seed(&[0xb0; 32])
+}
+
+/// May log in and vouch for hosts, may not order anything.
+pub(crate) fn helpdesk() -> SecretKey {
+    SecretKey::from_seed(&[0xcc; 32])
+}
+
+/// Nobody knows him.
+pub(crate) fn mallory() -> SecretKey {
+    SecretKey::from_seed(&[0x66; 32])
+}
+
+fn operator(name: &str, key: &SecretKey) -> Operator {
+    Operator { name: name.parse().unwrap(), keys: vec![key.public()] }
+}
+
+pub(crate) fn rule(kind: Kind, threshold: u32) -> Rule {
+    Rule { kind, role: "ops".parse().unwrap(), threshold, standing: true, max_validity_s: 3600 }
+}
+
+pub(crate) fn document() -> PolicyDocument {
+    PolicyDocument {
+        v: 1,
+        version: 1,
+        prev: None,
+        issued_at: 1_763_000_000,
+        operators: vec![operator("alice", &alice()), operator("bob", &bob()), operator("carol", &helpdesk())],
+        roles: vec![
+            Role {
+                name: "ops".parse().unwrap(),
+                namespaces: vec![Namespace::Op, Namespace::Enroll],
+                members: vec!["alice".parse().unwrap(), "bob".parse().unwrap()],
+            },
+            Role {
+                name: "helpdesk".parse().unwrap(),
+                namespaces: vec![Namespace::Enroll],
+                members: vec!["carol".parse().unwrap()],
+            },
+        ],
+        rules: vec![rule(Kind::SnapshotRollback, 1), rule(Kind::SnapshotDelete, 2)],
+        bounds: Bounds {
+            guests: vec![(Vmid::try_from(100).unwrap(), Vmid::try_from(199).unwrap())],
+            start: true,
+            tags: true,
+            snapshots: true,
+            max_snapshots_per_guest: 5,
+            max_pool_used_percent: 80,
+            max_changes_per_hour: 30,
+        },
+        revoked: vec![],
+    }
+}
+
+pub(crate) fn policy() -> Policy {
+    Policy::decode(&document().encode()).unwrap()
+}
+
+#[test]
+fn a_policy_round_trips_and_its_hash_is_of_its_bytes() {
+    let bytes = document().encode();
+    let policy = Policy::decode(&bytes).unwrap();
+    assert_eq!(*policy.hash(), Sha256::of(&bytes));
+    assert_eq!(policy.document().encode(), bytes);
+}
+
+#[test]
+fn inconsistent_policies_are_refused_with_the_reason() {
+    type Change = fn(&mut PolicyDocument);
+    let cases: [(Change, &str); 17] = [
+        (|p| p.v = 2, "format version 2"),
+        (|p| p.version = 2, "first policy"),
+        (|p| p.prev = Some(Sha256::of(b"")), "first policy"),
+        (|p| p.issued_at = u64::MAX, "2^53"),
+        (|p| p.operators.push(operator("alice", &mallory())), "operator alice stands twice"),
+        (|p| p.operators.push(operator("dave", &alice())), "belongs to two operators"),
+        (|p| p.operators[0].keys.push(alice().public()), "stands twice"),
+        (|p| p.operators[0].keys.clear(), "alice has no key"),
+        (|p| p.roles[0].members.push("zed".parse().unwrap()), "no operator"),
+        (|p| p.roles[0].namespaces.push(Namespace::Receipt), "host key"),
+        (|p| p.rules.push(rule(Kind::SnapshotRollback, 1)), "two rules"),
+        (|p| p.rules[0].role = "nobody".parse().unwrap(), "does not exist"),
+        (|p| p.rules[0].role = "helpdesk".parse().unwrap(), "may not sign for op.v1@writ"),
+        (|p| p.rules[0].threshold = 0, "0 signers"),
+        (|p| p.rules[0].threshold = 3, "has 2"),
+        (|p| p.rules[0].kind = Kind::GuestDestroy, "never stand"),
+        (|p| p.rules[0].max_validity_s = 24 * 3600 + 1, "allowed are"),
+    ];
+    for (change, says) in cases {
+        let mut document = document();
+        change(&mut document);
+        let error = Policy::decode(&document.encode()).unwrap_err().to_string();
+        assert!(error.contains(says), "{error:?} should say {says:?}");
+    }
+    let mut full = document();
+    full.bounds.max_pool_used_percent = 96;
+    assert!(Policy::decode(&full.encode()).is_err());
+    full = document();
+    full.bounds.guests[0] = (Vmid::try_from(300).unwrap(), Vmid::try_from(200).unwrap());
+    assert!(Policy::decode(&full.encode()).is_err());
+}
+
+#[test]
+fn hostile_bytes_are_no_policy() {
+    let good = document().encode();
+    for cut in [0, 1, good.len() / 2, good.len() - 1] {
+        assert!(Policy::decode(&good[..cut]).is_err(), "cut at {cut}");
+    }
+    let text = String::from_utf8(good.clone()).unwrap();
+    for bad in [
+        text.replacen("{\"v\":1,", "{\"v\":1,\"v\":1,", 1),
+        text.replacen("{\"v\":1", "{ \"v\":1", 1),
+        text.replacen("\"version\":1", "\"version\":1.0", 1),
+        text.replacen("\"revoked\"", "\"extra\":1,\"revoked\"", 1),
+        text.replacen("alice", "\\u0061lice", 1),
+        format!("\u{feff}{text}"),
+        format!("{text}{text}"),
+        "[".repeat(10_000),
+    ] {
+        assert!(Policy::decode(bad.as_bytes()).is_err(), "{}", &bad[..bad.len().min(60)]);
+    }
+    assert!(matches!(Policy::decode(&vec![b' '; MAX_BYTES + 1]), Err(PolicyError::TooLarge(_))));
+}
+
+#[test]
+fn who_may_sign_what() {
+    let policy = policy();
+    assert!(policy.may_sign(&alice().public(), Namespace::Op).is_some());
+    assert!(policy.may_sign(&alice().public(), Namespace::Job).is_none(), "no implicit namespaces (V14)");
+    assert!(policy.may_sign(&helpdesk().public(), Namespace::Op).is_none());
+    assert!(policy.may_sign(&mallory().public(), Namespace::Op).is_none());
+    let mut document = document();
+    document.revoked.push(alice().public().fingerprint());
+    let policy = Policy::decode(&document.encode()).unwrap();
+    assert!(policy.may_sign(&alice().public(), Namespace::Op).is_none());
+}

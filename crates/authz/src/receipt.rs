@@ -1,0 +1,234 @@
+//! Receipts: what a host says happened, signed with its host key in `receipt.v1@writ`.
+//!
+//! Every entry of the host's log is a receipt, and each names the hash of the one before it, so
+//! history cannot be rewritten in the middle. An operator's tool prints success only after it has
+//! verified one. A refusal of an order that nobody known signed is signed too, but stands outside
+//! the chain ([`Receipt::entry`] is none), so that a hub cannot fill the disk with junk orders.
+
+use protocol::text::SafeText;
+use protocol::{Fingerprint, HostId, HostName, Sha256, Signed, Vmid};
+use serde::{Deserialize, Serialize};
+
+use crate::canonical::{self, CanonicalError};
+use crate::keys::{PublicKey, SecretKey};
+use crate::namespace::Namespace;
+use crate::sshsig::{self, SigError};
+use crate::verify::RefusalCode;
+
+/// Why a receipt is not believed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiptError {
+    /// Forged, or by another key.
+    #[error("the receipt is not signed by the host's key {expected}: do not believe it")]
+    Signature {
+        /// The key from the operator-signed host statement.
+        expected: Fingerprint,
+        /// What exactly was wrong.
+        #[source]
+        source: SigError,
+    },
+    /// Signed, but not a receipt.
+    #[error("the host signed something that is not a receipt: are host and tool of the same version?")]
+    Payload(#[source] CanonicalError),
+    /// Another host's.
+    #[error("the receipt is about host {found}, not about host {expected}: do not believe it")]
+    OtherHost {
+        /// Asked for.
+        expected: HostId,
+        /// Found.
+        found: HostId,
+    },
+}
+
+/// One signed statement by a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Receipt {
+    /// 1.
+    pub v: u32,
+    /// The host.
+    pub host: HostId,
+    /// Which of its keys signs.
+    pub host_key_gen: u32,
+    /// The kernel's boot id at that time.
+    pub boot_id: String,
+    /// By the host's clock, unix seconds.
+    pub time: u64,
+    /// Place in the log; none outside it.
+    pub entry: Option<Entry>,
+    /// What happened.
+    pub event: Event,
+}
+
+/// Place in the host's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// From 0.
+    pub seq: u64,
+    /// SHA-256 of the payload of the entry before; zeros for the first.
+    pub prev: Sha256,
+}
+
+/// What a receipt is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Event {
+    /// The host accepted its first policy.
+    Enrolled {
+        /// Hash of the policy.
+        policy: Sha256,
+        /// Its version.
+        policy_version: u64,
+        /// Fingerprint of the device key that the host vouches for.
+        device_key: Fingerprint,
+    },
+    /// An order's nonce was burned. Written before anything is changed.
+    OrderCommitted {
+        /// SHA-256 of the payload.
+        op: Sha256,
+        /// Kind.
+        kind: String,
+        /// Who signed.
+        signers: Vec<Signer>,
+    },
+    /// An order ended, or was refused.
+    Order {
+        /// SHA-256 of the payload.
+        op: Sha256,
+        /// Kind; none when the payload could not be trusted enough to read it.
+        kind: Option<String>,
+        /// The guest.
+        vmid: Option<Vmid>,
+        /// Who signed; empty when that is not known.
+        signers: Vec<Signer>,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// An unsigned step ended, or was refused.
+    Step {
+        /// Of the desired state that asked for it.
+        generation: u64,
+        /// Kind.
+        kind: String,
+        /// The guest.
+        vmid: Vmid,
+        /// The step in words.
+        what: SafeText,
+        /// How it ended.
+        outcome: Outcome,
+    },
+}
+
+/// Whose signature counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signer {
+    /// As the policy names them.
+    pub operator: HostName,
+    /// With which key.
+    pub key: Fingerprint,
+}
+
+/// How something ended. Only [`Outcome::Done`] and [`Outcome::Warnings`] are success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Outcome {
+    /// Not accepted; nothing was changed and no nonce burned.
+    Refused {
+        /// Which rule.
+        code: RefusalCode,
+        /// Cause and remedy.
+        why: SafeText,
+    },
+    /// Accepted, but nothing was changed.
+    Aborted {
+        /// Why.
+        why: SafeText,
+    },
+    /// Done, and the world was read again to see that it is so.
+    Done {
+        /// Proxmox's task, where there was one.
+        upid: Option<String>,
+        /// What was seen afterwards.
+        seen: SafeText,
+    },
+    /// Done, with warnings by Proxmox.
+    Warnings {
+        /// Proxmox's task.
+        upid: String,
+        /// How many.
+        count: u32,
+        /// Its last lines.
+        lines: Vec<SafeText>,
+        /// What was seen afterwards.
+        seen: SafeText,
+    },
+    /// Proxmox says that it failed.
+    Failed {
+        /// Proxmox's task, where there was one.
+        upid: Option<String>,
+        /// Its words.
+        why: SafeText,
+    },
+    /// Nobody can say. It will not be tried again without a new order.
+    Unknown {
+        /// Proxmox's task, where there was one.
+        upid: Option<String>,
+        /// What is known.
+        why: SafeText,
+    },
+}
+
+impl Outcome {
+    /// Whether what was asked for is so.
+    pub fn is_success(&self) -> bool {
+        match self {
+            Self::Done { .. } | Self::Warnings { .. } => true,
+            Self::Refused { .. } | Self::Aborted { .. } | Self::Failed { .. } | Self::Unknown { .. } => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused { code, why } => write!(f, "refused ({code}): {why}"),
+            Self::Aborted { why } => write!(f, "aborted, nothing changed: {why}"),
+            Self::Done { seen, .. } => write!(f, "done: {seen}"),
+            Self::Warnings { count, seen, .. } => write!(f, "done with {count} warning(s): {seen}"),
+            Self::Failed { why, .. } => write!(f, "failed: {why}"),
+            Self::Unknown { why, .. } => write!(f, "unknown: {why}"),
+        }
+    }
+}
+
+impl Receipt {
+    /// Signs with the host key.
+    pub fn sign(&self, key: &SecretKey) -> Signed {
+        let payload = canonical::encode(self);
+        let sig = key.sign(Namespace::Receipt, &payload);
+        Signed { payload: payload.into(), sig }
+    }
+
+    /// Believes a receipt only when `key`, the host's key from an operator-signed statement, signed
+    /// exactly these bytes and they are about `host`.
+    pub fn verify(signed: &Signed, host: &HostId, key: &PublicKey) -> Result<Self, ReceiptError> {
+        sshsig::verify(&signed.sig, Namespace::Receipt, &signed.payload.0, key)
+            .map_err(|source| ReceiptError::Signature { expected: key.fingerprint(), source })?;
+        let receipt: Self = canonical::decode("receipt", &signed.payload.0).map_err(ReceiptError::Payload)?;
+        if receipt.host == *host {
+            Ok(receipt)
+        } else {
+            Err(ReceiptError::OtherHost { expected: *host, found: receipt.host })
+        }
+    }
+
+    /// The order this is the end of, and how it ended.
+    pub fn order_outcome(&self) -> Option<(&Sha256, &Outcome)> {
+        match &self.event {
+            Event::Order { op, outcome, .. } => Some((op, outcome)),
+            Event::OrderCommitted { .. } | Event::Enrolled { .. } | Event::Step { .. } => None,
+        }
+    }
+}

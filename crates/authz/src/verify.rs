@@ -1,0 +1,409 @@
+//! Whether this host may carry out this order now: the checks of `security.md` 2.16 that need no
+//! look at the guests, in that order. Success is a value that only this module can make.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use protocol::text::SafeText;
+use protocol::{Envelope, Fingerprint, HostId, Sha256};
+use serde::{Deserialize, Serialize};
+
+use crate::keys::PublicKey;
+use crate::order::{Binding, Kind, Order, OrderError};
+use crate::policy::{Policy, Rule};
+use crate::receipt::Signer;
+use crate::sshsig::{self, SigError};
+
+/// How far the host's clock may be behind the signer's, seconds.
+pub const CLOCK_SKEW_S: u64 = 120;
+
+/// Which rule refused. Stable: programs and tests compare these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalCode {
+    /// V1: too many signatures, or too large.
+    Size,
+    /// There is no signature at all.
+    Unsigned,
+    /// V2 to V6, V9: not a well-formed signature.
+    Malformed,
+    /// V7: signed for another purpose.
+    Namespace,
+    /// V8: a key type that is not accepted.
+    KeyType,
+    /// V13: a key that the policy does not know, or not for this purpose.
+    UnknownSigner,
+    /// V16: a revoked key.
+    Revoked,
+    /// V10: the signature does not fit the bytes.
+    BadSignature,
+    /// V18, V19: the signed bytes are not an order in its one spelling.
+    BadOrder,
+    /// A kind that this version or this policy does not carry out.
+    Kind,
+    /// The order names another host, host key or cluster.
+    OtherHost,
+    /// The order names another policy.
+    OtherPolicy,
+    /// V20: too few signers.
+    Threshold,
+    /// The kind needs a plan.
+    NeedsPlan,
+    /// `nbf` lies ahead.
+    TooEarly,
+    /// `exp` has passed.
+    Expired,
+    /// `exp - nbf` is longer than the policy allows.
+    Validity,
+    /// The host's log is not where the signer saw it.
+    LogAnchor,
+    /// The nonce was used before.
+    Replay,
+    /// The guest is not the one that was meant.
+    GuestIdentity,
+    /// The guest or its snapshot is not in the state that was signed.
+    Precondition,
+    /// The guest is locked, or another change of it is under way.
+    Busy,
+    /// Outside the policy's bounds for unsigned change.
+    Bounds,
+    /// Too many unsigned changes within the hour.
+    Rate,
+    /// Not enough space is known to be free.
+    Space,
+    /// Proxmox cannot be asked, or does not let us.
+    Proxmox,
+    /// The journal is damaged or cannot be written.
+    Closed,
+    /// The host is not enrolled.
+    NotEnrolled,
+}
+
+impl fmt::Display for RefusalCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The one spelling is serde's.
+        f.write_str(serde_json::to_value(self).ok().as_ref().and_then(|v| v.as_str()).unwrap_or("?"))
+    }
+}
+
+/// A refusal: the rule, and a sentence with cause and remedy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct Refusal {
+    /// Which rule.
+    pub code: RefusalCode,
+    /// Cause and remedy.
+    pub why: String,
+    /// Whether a known operator's valid signature was on it: such a refusal belongs in the log.
+    pub authenticated: bool,
+    /// The kind, if the order could be read.
+    pub kind: Option<Kind>,
+    /// Whose valid signatures were on it.
+    pub signers: Vec<Signer>,
+}
+
+impl Refusal {
+    /// Before any signature was found valid.
+    pub fn new(code: RefusalCode, why: impl Into<String>) -> Self {
+        Self { code, why: why.into(), authenticated: false, kind: None, signers: Vec::new() }
+    }
+
+    /// The sentence as it may stand in a receipt.
+    pub fn safe_why(&self) -> SafeText {
+        SafeText::sanitize(&self.why)
+    }
+}
+
+/// What the host knows of itself.
+#[derive(Debug, Clone)]
+pub struct HostFacts {
+    /// Its id.
+    pub id: HostId,
+    /// Its key.
+    pub key: Fingerprint,
+    /// Which of its keys.
+    pub generation: u32,
+    /// Entries in its log.
+    pub log_size: u64,
+    /// Hash of the last of them, or of the entry that an order's anchor names.
+    pub log_head: Sha256,
+}
+
+/// Proof that operators whom the policy of this host trusts ordered `T`, for this host, now. Only
+/// [`verify`] makes one. It says nothing about the nonce: burn it in the journal next.
+#[derive(Debug, Clone)]
+pub struct Authorized<T> {
+    inner: T,
+    op: Sha256,
+    signers: Vec<Signer>,
+}
+
+impl<T> Authorized<T> {
+    /// What was ordered.
+    pub fn get(&self) -> &T {
+        &self.inner
+    }
+
+    /// SHA-256 of the payload: the order's id.
+    pub fn op(&self) -> &Sha256 {
+        &self.op
+    }
+
+    /// Whose signatures count.
+    pub fn signers(&self) -> &[Signer] {
+        &self.signers
+    }
+
+    /// A refusal of this order by a later check.
+    pub fn refuse(&self, kind: Kind, code: RefusalCode, why: impl Into<String>) -> Refusal {
+        Refusal {
+            code,
+            why: why.into(),
+            authenticated: true,
+            kind: Some(kind),
+            signers: self.signers.clone(),
+        }
+    }
+}
+
+/// Checks 1 to 12 of `security.md` 2.16. `now` is the host's clock, unix seconds.
+pub fn verify(
+    envelope: &Envelope,
+    policy: &Policy,
+    host: &HostFacts,
+    now: u64,
+) -> Result<Authorized<Order>, Refusal> {
+    let signers = check_signatures(envelope, policy)?;
+    let refuse =
+        |code, why: String| Refusal { code, why, authenticated: true, kind: None, signers: names(&signers) };
+
+    // V17: only now are the bytes parsed, and they are the ones that were verified.
+    let order = Order::decode(&envelope.payload.0).map_err(|error| {
+        let code = match error {
+            OrderError::NotBuilt(_) | OrderError::NoSuchKind(_) => RefusalCode::Kind,
+            OrderError::Canonical(_)
+            | OrderError::TooLarge(_)
+            | OrderError::Version(_)
+            | OrderError::Precondition { .. } => RefusalCode::BadOrder,
+        };
+        refuse(code, error.to_string())
+    })?;
+    let authorized = Authorized { op: envelope.id(), signers: names(&signers), inner: order };
+    let order = authorized.get();
+    let refuse = |code, why: String| authorized.refuse(order.kind(), code, why);
+
+    check_host(order, policy, host).map_err(|(code, why)| refuse(code, why))?;
+    let rule = policy.rule(order.kind()).ok_or_else(|| {
+        refuse(
+            RefusalCode::Kind,
+            format!("this host's policy has no rule for {}: nobody may order it", order.kind()),
+        )
+    })?;
+    check_threshold(order, policy, rule, &signers).map_err(|why| refuse(RefusalCode::Threshold, why))?;
+    check_binding(order, rule).map_err(|(code, why)| refuse(code, why))?;
+    check_clock(order, rule, now).map_err(|(code, why)| refuse(code, why))?;
+    Ok(authorized)
+}
+
+/// Steps 1 to 6: sizes, form, known keys, revocation, then the mathematics, all in `op.v1@writ`.
+fn check_signatures(envelope: &Envelope, policy: &Policy) -> Result<Vec<(PublicKey, Signer)>, Refusal> {
+    // The kinds that can be carried out so far are all in this namespace; it is chosen here, never
+    // taken from the envelope.
+    let namespace = crate::Namespace::Op;
+    if envelope.sigs.is_empty() {
+        return Err(Refusal::new(
+            RefusalCode::Unsigned,
+            "the order carries no signature: sign it with `writ sign`",
+        ));
+    }
+    if envelope.sigs.len() > Envelope::MAX_SIGNATURES || envelope.payload.0.len() > Envelope::MAX_PAYLOAD {
+        return Err(Refusal::new(
+            RefusalCode::Size,
+            format!(
+                "the order is too large: at most {} signatures and {} bytes of payload",
+                Envelope::MAX_SIGNATURES,
+                Envelope::MAX_PAYLOAD
+            ),
+        ));
+    }
+    // Every signature is decoded and every key looked up before any mathematics; one bad signature
+    // refuses the whole envelope (2.3).
+    let mut decoded = Vec::new();
+    for armored in &envelope.sigs {
+        let signature = sshsig::decode(armored, namespace).map_err(|error| signature_refusal(&error))?;
+        let key = *signature.claimed_key();
+        if policy.operator_of(&key).is_some() && policy.is_revoked(&key) {
+            return Err(Refusal::new(
+                RefusalCode::Revoked,
+                format!("key {} is revoked by this host's policy", key.fingerprint()),
+            ));
+        }
+        let operator = policy.may_sign(&key, namespace).ok_or_else(|| {
+            Refusal::new(
+                RefusalCode::UnknownSigner,
+                format!("key {} is not allowed to sign {namespace} by this host's policy", key.fingerprint()),
+            )
+        })?;
+        let signer = Signer { operator: operator.name.clone(), key: key.fingerprint() };
+        decoded.push((signature, key, signer));
+    }
+    decoded
+        .into_iter()
+        .map(|(signature, key, signer)| {
+            signature.verify(&envelope.payload.0).map_err(|error| signature_refusal(&error))?;
+            Ok((key, signer))
+        })
+        .collect()
+}
+
+fn signature_refusal(error: &SigError) -> Refusal {
+    let code = match error {
+        SigError::TooLarge => RefusalCode::Size,
+        SigError::Armor | SigError::Format(_) | SigError::Hash => RefusalCode::Malformed,
+        SigError::Namespace { .. } => RefusalCode::Namespace,
+        SigError::KeyType(_) | SigError::WeakKey => RefusalCode::KeyType,
+        SigError::Wrong => RefusalCode::BadSignature,
+    };
+    Refusal::new(code, error.to_string())
+}
+
+fn names(signers: &[(PublicKey, Signer)]) -> Vec<Signer> {
+    let mut names: Vec<Signer> = Vec::new();
+    for (_, signer) in signers {
+        if !names.contains(signer) {
+            names.push(signer.clone());
+        }
+    }
+    names
+}
+
+/// Steps 10 and 11, without the threshold.
+fn check_host(order: &Order, policy: &Policy, host: &HostFacts) -> Result<(), (RefusalCode, String)> {
+    if order.host.id != host.id {
+        return Err((
+            RefusalCode::OtherHost,
+            format!("the order is for host {}, this is {}", order.host.id, host.id),
+        ));
+    }
+    if order.host.key != host.key || order.host.generation != host.generation {
+        return Err((
+            RefusalCode::OtherHost,
+            format!(
+                "the order is for this host's key {}, its key is now {}: prepare it again",
+                order.host.key, host.key
+            ),
+        ));
+    }
+    if order.host.cluster.is_some() {
+        return Err((RefusalCode::OtherHost, "the order names a cluster, and this host is in none".into()));
+    }
+    if order.policy.version != policy.version() || order.policy.sha256 != *policy.hash() {
+        return Err((
+            RefusalCode::OtherPolicy,
+            format!(
+                "the order was made under policy version {} ({}), this host lives by version {} ({}): prepare it again",
+                order.policy.version,
+                order.policy.sha256,
+                policy.version(),
+                policy.hash()
+            ),
+        ));
+    }
+    if let Some(after) = &order.after {
+        let wrong_size = if after.strict { host.log_size != after.size } else { host.log_size < after.size };
+        if wrong_size || host.log_head != after.head {
+            return Err((
+                RefusalCode::LogAnchor,
+                format!(
+                    "the signer knew {} log entries of this host, which has {}: its history was rolled back or has moved on",
+                    after.size, host.log_size
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Rule V20: distinct operators and distinct keys, of the role that the rule names.
+fn check_threshold(
+    order: &Order,
+    policy: &Policy,
+    rule: &Rule,
+    signers: &[(PublicKey, Signer)],
+) -> Result<(), String> {
+    let counting: Vec<_> = signers
+        .iter()
+        .filter(|(key, _)| policy.operator_of(key).is_some_and(|operator| policy.counts_for(rule, operator)))
+        .collect();
+    let operators: BTreeSet<_> = counting.iter().map(|(_, signer)| &signer.operator).collect();
+    let keys: BTreeSet<_> = counting.iter().map(|(key, _)| key).collect();
+    let have = operators.len().min(keys.len());
+    let need = rule.threshold.max(order.min_signers);
+    if have < need as usize {
+        return Err(format!(
+            "{} needs {need} signer(s) of role {}, this order has {have}",
+            order.kind(),
+            rule.role
+        ));
+    }
+    Ok(())
+}
+
+/// Step 12, first half: plans. The warden does not compute plans yet, so an order that is bound to
+/// one is never accepted, and only kinds that may stand by policy are.
+fn check_binding(order: &Order, rule: &Rule) -> Result<(), (RefusalCode, String)> {
+    if order.plan.is_some() {
+        return Err((
+            RefusalCode::NeedsPlan,
+            "this host has not computed the plan that the order is bound to".into(),
+        ));
+    }
+    let stands = match order.kind().binding() {
+        Binding::None => true,
+        Binding::PlanOrStanding | Binding::Standing => rule.standing,
+        Binding::Plan | Binding::Immediate => false,
+    };
+    if stands {
+        Ok(())
+    } else {
+        Err((
+            RefusalCode::NeedsPlan,
+            format!("this host's policy does not let {} stand without a plan", order.kind()),
+        ))
+    }
+}
+
+/// Step 12, second half: the clock of standing orders.
+fn check_clock(order: &Order, rule: &Rule, now: u64) -> Result<(), (RefusalCode, String)> {
+    let Some(validity) = order.exp.checked_sub(order.nbf) else {
+        return Err((RefusalCode::Validity, "the order expires before it begins".into()));
+    };
+    if validity > rule.max_validity_s {
+        return Err((
+            RefusalCode::Validity,
+            format!(
+                "the order is valid for {validity} s; this host's policy allows {} s",
+                rule.max_validity_s
+            ),
+        ));
+    }
+    if now.saturating_add(CLOCK_SKEW_S) < order.nbf {
+        return Err((
+            RefusalCode::TooEarly,
+            format!(
+                "the order begins at {}, and it is {now} on the host: wait, or check the clocks",
+                order.nbf
+            ),
+        ));
+    }
+    if now > order.exp {
+        return Err((
+            RefusalCode::Expired,
+            format!("the order expired {} s ago: prepare and sign a new one", now - order.exp),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,233 @@
+//! The live channel between agent and hub: JSON text frames over a WebSocket at
+//! [`CHANNEL_PATH`]. Delivery is at least once; every effect is at most once, because orders are
+//! identified by their payload's hash, receipts by their place in the host's log, and reports and
+//! desired states by a number that only grows.
+//!
+//! Version history: 1 (this).
+
+use serde::{Deserialize, Serialize};
+
+use crate::desired::DesiredState;
+use crate::envelope::{Envelope, Signed};
+use crate::ids::{HostId, Sha256};
+use crate::plan::Plan;
+use crate::report::HostReport;
+
+/// Version of this vocabulary.
+pub const VERSION: u32 = 1;
+/// Where the hub serves the channel.
+pub const CHANNEL_PATH: &str = "/agent/v1/channel";
+/// Longest frame in bytes, either way; a longer one closes the channel.
+pub const MAX_FRAME: usize = 4 * 1024 * 1024;
+/// Most receipts in one [`AgentFrame::Receipts`].
+pub const RECEIPTS_PER_FRAME: usize = 100;
+/// The agent sends something at least this often, and so does the hub; seconds.
+pub const HEARTBEAT_S: u64 = 20;
+/// After this much silence either side closes the channel; seconds.
+pub const SILENCE_S: u64 = 60;
+
+/// Why an agent connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// The service: orders are delivered here.
+    Run,
+    /// `writ-agent --selftest=hub`: one report, no orders; the service's channel is left alone.
+    Selftest,
+}
+
+/// From the agent. Unknown frames are refused: both ends know each other's version from Hello.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "t", rename_all = "snake_case", deny_unknown_fields)]
+pub enum AgentFrame {
+    /// First frame. The device key was proven by the TLS handshake.
+    Hello {
+        /// [`VERSION`].
+        v: u32,
+        /// Who.
+        host_id: HostId,
+        /// The kernel's boot id: two at once mean a cloned host.
+        boot_id: String,
+        /// Version of the agent.
+        agent_version: String,
+        /// Why.
+        purpose: Purpose,
+        /// Entries in the warden's log.
+        log_size: u64,
+    },
+    /// A report; answered by [`HubFrame::ReportStored`].
+    Report {
+        /// Grows by one with each report of this connection.
+        seq: u64,
+        /// The report.
+        report: Box<HostReport>,
+    },
+    /// The plan for the generation that it names, after each reconcile round.
+    Plan {
+        /// The plan.
+        plan: Plan,
+        /// What went wrong in the last round, if anything, in words for the operator.
+        problem: Option<String>,
+    },
+    /// A desired state was refused.
+    DesiredRefused {
+        /// Which.
+        generation: u64,
+        /// Why.
+        why: String,
+    },
+    /// Where an order is.
+    Progress(OrderProgress),
+    /// Entries of the host's signed log, in order; answered by [`HubFrame::ReceiptsStored`].
+    Receipts {
+        /// Place of the first one, from 0.
+        first: u64,
+        /// The entries.
+        receipts: Vec<Signed>,
+    },
+    /// A signed refusal that is not in the log, because nobody known signed the order.
+    Refusal {
+        /// The order.
+        op: Sha256,
+        /// The host's signed refusal.
+        receipt: Signed,
+    },
+    /// The warden did not answer about this order; its fate is unknown to the agent.
+    OrderTrouble {
+        /// The order.
+        op: Sha256,
+        /// What happened, in words for the operator.
+        problem: String,
+    },
+    /// Sent when nothing else is.
+    Heartbeat {},
+}
+
+/// From the hub.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "t", rename_all = "snake_case", deny_unknown_fields)]
+pub enum HubFrame {
+    /// Answer to Hello when the host is enrolled.
+    Welcome {
+        /// [`VERSION`].
+        v: u32,
+        /// How many entries of the host's log the hub holds.
+        receipts_held: u64,
+    },
+    /// Answer to Hello while nobody has approved the host: stay connected, send nothing.
+    Pending {},
+    /// What is wanted; sent after Welcome and on every change.
+    Desired {
+        /// Only ever grows.
+        generation: u64,
+        /// The state.
+        state: DesiredState,
+    },
+    /// A signed order to relay to the warden.
+    Order {
+        /// The order.
+        envelope: Envelope,
+    },
+    /// The report is durable.
+    ReportStored {
+        /// Which.
+        seq: u64,
+    },
+    /// Log entries are durable up to here.
+    ReceiptsStored {
+        /// Entries held.
+        held: u64,
+    },
+    /// The hub ends the channel.
+    Bye {
+        /// Why, for the agent's log.
+        why: String,
+        /// Do not come back before this many seconds.
+        retry_after_s: u64,
+    },
+    /// Sent when nothing else is.
+    Heartbeat {},
+}
+
+/// How far an order has come. The end of an order is a receipt, not one of these.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderProgress {
+    /// The order.
+    pub op: Sha256,
+    /// Its state.
+    pub state: OrderState,
+}
+
+/// States on the way (`security.md` 2.7).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum OrderState {
+    /// Signatures, policy, clock and live preconditions hold.
+    Verified,
+    /// The nonce is burned: this order can never be accepted again.
+    Committed,
+    /// About to call Proxmox.
+    Starting,
+    /// Proxmox runs it.
+    Running {
+        /// Proxmox's task.
+        upid: String,
+    },
+}
+
+impl std::fmt::Display for OrderState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Verified => f.write_str("verified on the host"),
+            Self::Committed => f.write_str("committed, nonce burned"),
+            Self::Starting => f.write_str("starting"),
+            Self::Running { upid } => write!(f, "running as {upid}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Handshake bytes are frozen: another version must find them unchanged.
+    #[test]
+    fn hello_and_welcome_bytes_are_frozen() {
+        let hello = AgentFrame::Hello {
+            v: VERSION,
+            host_id: HostId::from_bytes([1; 16]),
+            boot_id: "b".into(),
+            agent_version: "0.1.0".into(),
+            purpose: Purpose::Run,
+            log_size: 2,
+        };
+        assert_eq!(
+            serde_json::to_string(&hello).unwrap(),
+            r#"{"t":"hello","v":1,"host_id":"01010101010101010101010101010101","boot_id":"b","agent_version":"0.1.0","purpose":"run","log_size":2}"#
+        );
+        assert_eq!(
+            serde_json::to_string(&HubFrame::Welcome { v: 1, receipts_held: 3 }).unwrap(),
+            r#"{"t":"welcome","v":1,"receipts_held":3}"#
+        );
+    }
+
+    #[test]
+    fn hostile_frames_are_errors() {
+        for bad in [
+            "",
+            "{}",
+            "[]",
+            "null",
+            r#"{"t":"root_shell"}"#,
+            r#"{"t":"heartbeat","x":1}"#,
+            r#"{"t":"order","envelope":{"payload":"!!","sigs":[]}}"#,
+            r#"{"t":"order","envelope":{"payload":"","sigs":[],"plan":1}}"#,
+            r#"{"t":"welcome","v":1,"receipts_held":-1}"#,
+            r#"{"t":"welcome","v":1,"receipts_held":1.5}"#,
+        ] {
+            assert!(serde_json::from_str::<HubFrame>(bad).is_err(), "{bad}");
+        }
+        let deep = "[".repeat(100_000);
+        assert!(serde_json::from_str::<AgentFrame>(&deep).is_err());
+    }
+}
