@@ -1,1 +1,320 @@
-//! placeholder
+//! The host's log on disk: one signed receipt a line, each naming the one before it. Appending
+//! returns when the entry is durable. A last line without its end is the trace of a crash and is cut
+//! off; damage anywhere else refuses to open.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use protocol::{HostId, Sha256, Signed};
+
+use crate::files::{FileError, sync_directory};
+use crate::keys::PublicKey;
+use crate::receipt::{Entry, Receipt, ReceiptError};
+
+const FILE: &str = "log.jsonl";
+/// Longest line; an entry is far smaller.
+const MAX_LINE: u64 = 256 * 1024;
+
+/// Why the log cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// Damaged before its last line.
+    #[error("the audit log {path} is damaged at entry {entry} ({why}): signed orders are refused until an operator re-anchors the host", path = .path.display())]
+    Corrupt {
+        /// Which file.
+        path: PathBuf,
+        /// Which entry, from 0.
+        entry: u64,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// An entry is not this host's.
+    #[error(
+        "entry {entry} of the audit log is not this host's: signed orders are refused until an operator re-anchors the host"
+    )]
+    Receipt {
+        /// Which entry.
+        entry: u64,
+        /// What is wrong.
+        #[source]
+        source: Box<ReceiptError>,
+    },
+    /// It is there already.
+    #[error("an audit log exists at {path}: it is never overwritten", path = .path.display())]
+    Exists {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The disk failed earlier.
+    #[error(
+        "the audit log had a disk error and takes nothing more: restart the warden, and look at the disk"
+    )]
+    Poisoned,
+    /// A receipt for another place.
+    #[error("the receipt is not for the next place in the log")]
+    OutOfPlace,
+    /// The file system said no.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Where an entry lies in the file, and its hash.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    end: u64,
+    hash: Sha256,
+}
+
+/// The open log. The journal's lock keeps a second process out.
+#[derive(Debug)]
+pub struct AuditLog {
+    file: File,
+    path: PathBuf,
+    places: Vec<Place>,
+    poisoned: bool,
+}
+
+impl AuditLog {
+    /// Makes an empty log: at enrollment, once.
+    pub fn create(directory: &Path) -> Result<Self, LogError> {
+        let path = directory.join(FILE);
+        let file = match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(LogError::Exists { path });
+            }
+            Err(source) => return Err(FileError::io("create", &path, source).into()),
+        };
+        sync_directory(directory)?;
+        Ok(Self { file, path, places: Vec::new(), poisoned: false })
+    }
+
+    /// Opens, verifies the chain and every signature, and shows every entry to `visit`.
+    pub fn open(
+        directory: &Path,
+        host: &HostId,
+        key: &PublicKey,
+        mut visit: impl FnMut(&Receipt),
+    ) -> Result<Self, LogError> {
+        let path = directory.join(FILE);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(|source| FileError::io("open", &path, source))?;
+        let mut log = Self { file, path, places: Vec::new(), poisoned: false };
+        let mut reader =
+            BufReader::new(log.file.try_clone().map_err(|source| FileError::io("open", &log.path, source))?);
+        loop {
+            let mut line = Vec::new();
+            let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
+            if read.map_err(|source| FileError::io("read", &log.path, source))? == 0 {
+                break;
+            }
+            if line.last() != Some(&b'\n') {
+                let at_end = reader.fill_buf().is_ok_and(<[u8]>::is_empty);
+                if !at_end {
+                    return Err(log.corrupt("the line is too long"));
+                }
+                log.cut_tail()?;
+                break;
+            }
+            let signed: Signed =
+                serde_json::from_slice(&line).map_err(|_| log.corrupt("it is no signed receipt"))?;
+            let receipt = Receipt::verify(&signed, host, key)
+                .map_err(|source| LogError::Receipt { entry: log.size(), source: Box::new(source) })?;
+            if receipt.entry != Some(log.next_entry()) {
+                return Err(log.corrupt("it does not follow the entry before it"));
+            }
+            log.remember(&signed, line.len());
+            visit(&receipt);
+        }
+        let end = log.end();
+        log.file.seek(SeekFrom::Start(end)).map_err(|source| FileError::io("seek in", &log.path, source))?;
+        Ok(log)
+    }
+
+    /// How many entries there are.
+    pub fn size(&self) -> u64 {
+        self.places.len() as u64
+    }
+
+    /// Hash of the last entry when the log had `size` entries; zeros for none.
+    pub fn head_at(&self, size: u64) -> Option<Sha256> {
+        match size.checked_sub(1) {
+            None => Some(Sha256::from_bytes([0; 32])),
+            Some(last) => self.places.get(usize::try_from(last).ok()?).map(|place| place.hash),
+        }
+    }
+
+    /// What the next receipt has to say about its place.
+    pub fn next_entry(&self) -> Entry {
+        let prev = self.places.last().map_or(Sha256::from_bytes([0; 32]), |place| place.hash);
+        Entry { seq: self.size(), prev }
+    }
+
+    /// Appends the receipt that was made for [`Self::next_entry`], durably.
+    pub fn append(&mut self, receipt: &Receipt, signed: &Signed) -> Result<(), LogError> {
+        if self.poisoned {
+            return Err(LogError::Poisoned);
+        }
+        if receipt.entry != Some(self.next_entry()) {
+            return Err(LogError::OutOfPlace);
+        }
+        let mut line = serde_json::to_vec(signed).expect("two strings serialise");
+        line.push(b'\n');
+        if let Err(source) = self.file.write_all(&line).and_then(|()| self.file.sync_data()) {
+            self.poisoned = true;
+            return Err(FileError::io("write", &self.path, source).into());
+        }
+        self.remember(signed, line.len());
+        Ok(())
+    }
+
+    /// Entries from `first` on, at most `max`.
+    pub fn read(&self, first: u64, max: usize) -> Result<Vec<Signed>, LogError> {
+        let first = usize::try_from(first).unwrap_or(usize::MAX).min(self.places.len());
+        let last = first.saturating_add(max).min(self.places.len());
+        if first == last {
+            return Ok(Vec::new());
+        }
+        let start = first.checked_sub(1).map_or(0, |before| self.places[before].end);
+        let length = self.places[last - 1].end - start;
+        let fail = |source| FileError::io("read", &self.path, source);
+        // A handle of its own: the append position must not move.
+        let mut file = File::open(&self.path).map_err(fail)?;
+        file.seek(SeekFrom::Start(start)).map_err(fail)?;
+        BufReader::new(file.take(length))
+            .split(b'\n')
+            .map(|line| {
+                let line = line.map_err(fail)?;
+                serde_json::from_slice(&line).map_err(|_| self.corrupt("it changed since it was written"))
+            })
+            .collect()
+    }
+
+    fn end(&self) -> u64 {
+        self.places.last().map_or(0, |place| place.end)
+    }
+
+    fn remember(&mut self, signed: &Signed, length: usize) {
+        let end = self.end() + length as u64;
+        self.places.push(Place { end, hash: Sha256::of(&signed.payload.0) });
+    }
+
+    fn cut_tail(&self) -> Result<(), LogError> {
+        self.file
+            .set_len(self.end())
+            .and_then(|()| self.file.sync_all())
+            .map_err(|source| FileError::io("cut the unfinished entry off", &self.path, source).into())
+    }
+
+    fn corrupt(&self, why: &'static str) -> LogError {
+        LogError::Corrupt { path: self.path.clone(), entry: self.size(), why }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::keys::SecretKey;
+    use crate::receipt::Event;
+
+    fn key() -> SecretKey {
+        SecretKey::from_seed(&[1; 32])
+    }
+
+    fn host() -> HostId {
+        HostId::from_bytes([2; 16])
+    }
+
+    fn receipt(log: &AuditLog, n: u64) -> Receipt {
+        Receipt {
+            v: 1,
+            host: host(),
+            host_key_gen: 1,
+            boot_id: "b".into(),
+            time: n,
+            entry: Some(log.next_entry()),
+            event: Event::OrderCommitted {
+                op: Sha256::of(&n.to_be_bytes()),
+                kind: "x".into(),
+                signers: vec![],
+            },
+        }
+    }
+
+    fn filled(directory: &Path, count: u64) -> Vec<u8> {
+        let mut log = AuditLog::create(directory).unwrap();
+        for n in 0..count {
+            let receipt = receipt(&log, n);
+            log.append(&receipt, &receipt.sign(&key())).unwrap();
+        }
+        assert_eq!(log.read(1, 9).unwrap().len(), count as usize - 1);
+        fs::read(directory.join(FILE)).unwrap()
+    }
+
+    fn open(directory: &Path) -> Result<AuditLog, LogError> {
+        AuditLog::open(directory, &host(), &key().public(), |_| ())
+    }
+
+    #[test]
+    fn entries_survive_and_chain() {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path(), 3);
+        let mut times = Vec::new();
+        let mut log = AuditLog::open(dir.path(), &host(), &key().public(), |r| times.push(r.time)).unwrap();
+        assert_eq!(times, [0, 1, 2]);
+        let next = receipt(&log, 3);
+        log.append(&next, &next.sign(&key())).unwrap();
+        assert!(matches!(log.append(&next, &next.sign(&key())), Err(LogError::OutOfPlace)));
+        let read = log.read(0, 100).unwrap();
+        assert_eq!(read.len(), 4);
+        assert_eq!(log.head_at(4), Some(Sha256::of(&read[3].payload.0)));
+        assert_eq!(log.head_at(5), None);
+        assert_eq!(log.read(4, 100).unwrap(), []);
+        assert!(AuditLog::create(dir.path()).is_err());
+    }
+
+    #[test]
+    fn every_torn_tail_opens_and_keeps_what_was_acknowledged() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = filled(dir.path(), 2);
+        let first = 1 + bytes.iter().position(|b| *b == b'\n').unwrap();
+        for length in (first..bytes.len()).step_by(7) {
+            fs::write(dir.path().join(FILE), &bytes[..length]).unwrap();
+            assert_eq!(open(dir.path()).unwrap().size(), 1, "length {length}");
+            assert_eq!(fs::read(dir.path().join(FILE)).unwrap().len(), first);
+        }
+    }
+
+    #[test]
+    fn a_rewritten_past_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = filled(dir.path(), 3);
+        let text = String::from_utf8(bytes).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let cases = [
+            ("an entry is gone", format!("{}\n{}\n", lines[0], lines[2])),
+            ("the first is gone", format!("{}\n{}\n", lines[1], lines[2])),
+            ("swapped", format!("{}\n{}\n{}\n", lines[1], lines[0], lines[2])),
+            ("no receipt", format!("{}\nhello\n", lines[0])),
+            ("blank line", format!("{}\n\n", lines[0])),
+            ("too long", format!("{}\n{}\n", lines[0], "x".repeat(MAX_LINE as usize + 10))),
+        ];
+        for (what, damaged) in cases {
+            fs::write(dir.path().join(FILE), damaged).unwrap();
+            assert!(open(dir.path()).is_err(), "{what}");
+        }
+        // Signed by another key, at the right place.
+        fs::remove_file(dir.path().join(FILE)).unwrap();
+        let mut log = AuditLog::create(dir.path()).unwrap();
+        let forged = receipt(&log, 0);
+        log.append(&forged, &forged.sign(&SecretKey::from_seed(&[9; 32]))).unwrap();
+        assert!(matches!(open(dir.path()), Err(LogError::Receipt { entry: 0, .. })));
+    }
+}

@@ -158,7 +158,7 @@ impl FrameBuffer {
     }
 
     /// The next whole message, if there is one.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, LocalError> {
+    pub fn take<T: DeserializeOwned>(&mut self) -> Result<Option<T>, LocalError> {
         let Some((head, rest)) = self.bytes.split_first_chunk::<4>() else {
             return Ok(None);
         };
@@ -188,7 +188,7 @@ mod tests {
             let mut seen = 0;
             for chunk in twice.chunks(size) {
                 buffer.push(chunk);
-                while let Some(message) = buffer.next::<WardenRequest>().unwrap() {
+                while let Some(message) = buffer.take::<WardenRequest>().unwrap() {
                     assert_eq!(message, WardenRequest::Receipts { first: 3, max: 9 });
                     seen += 1;
                 }
@@ -201,12 +201,12 @@ mod tests {
     fn hostile_lengths_and_bodies_are_errors() {
         let mut buffer = FrameBuffer::default();
         buffer.push(&[0xff; 8]);
-        assert!(matches!(buffer.next::<WardenRequest>(), Err(LocalError::TooLong(4_294_967_295))));
+        assert!(matches!(buffer.take::<WardenRequest>(), Err(LocalError::TooLong(4_294_967_295))));
         for body in ["", "{}", r#"{"ask":"sudo"}"#, r#"{"ask":"status","x":1}"#, "\u{0}"] {
             let mut buffer = FrameBuffer::default();
             buffer.push(&(body.len() as u32).to_be_bytes());
             buffer.push(body.as_bytes());
-            assert!(matches!(buffer.next::<WardenRequest>(), Err(LocalError::Malformed(_))), "{body}");
+            assert!(matches!(buffer.take::<WardenRequest>(), Err(LocalError::Malformed(_))), "{body}");
         }
     }
 }

@@ -1,1 +1,177 @@
-//! Tests.
+//! The orders that this crate's tests share, and the hostile table.
+
+use protocol::{GuestIdentity, GuestKind, Vmid};
+
+use super::*;
+use crate::policy::tests::policy;
+
+pub(crate) const NOW: u64 = 1_763_770_000;
+pub(crate) const HOST_KEY: [u8; 32] = [0x4b; 32];
+
+/// A complete rollback order for the shared policy and host.
+pub(crate) fn rollback() -> Order {
+    let policy = policy();
+    Order {
+        params: Params::SnapshotRollback(RollbackParams { start: false }),
+        host: HostRef {
+            id: HostId::from_bytes([0x11; 16]),
+            key: Fingerprint::of_key_blob(&HOST_KEY),
+            generation: 1,
+            cluster: None,
+            name: "web1".parse().unwrap(),
+        },
+        guest: GuestRef {
+            vmid: Vmid::try_from(101).unwrap(),
+            kind: GuestKind::Qemu,
+            name: "db".into(),
+            identity: GuestIdentity {
+                smbios_uuid: Some("0d6e5c1c-8a5b-4e57-9f3b-111111111111".into()),
+                vmgenid: Some("7f2f0c34-3c55-44a5-9d0f-222222222222".into()),
+                meta_ctime: Some(1_753_001_234),
+                macs: vec!["BC:24:11:00:00:01".into()],
+                volids: vec!["local-lvm:vm-101-disk-0".into()],
+                giid: None,
+            },
+        },
+        pre: Preconditions {
+            state: Some(RunState::Stopped),
+            digest: Some("0123456789abcdef0123456789abcdef01234567".into()),
+            snapshot: Some(SnapshotRef {
+                name: "before".parse().unwrap(),
+                time: 1_763_700_000,
+                parent: None,
+            }),
+        },
+        plan: None,
+        nonce: Nonce::from_bytes([0x22; 16]),
+        nbf: NOW - 10,
+        exp: NOW + 600,
+        after: None,
+        policy: PolicyRef { version: policy.version(), sha256: *policy.hash() },
+        min_signers: 1,
+        reason: "test".parse().unwrap(),
+        ticket: None,
+    }
+}
+
+/// One golden order per kind that is built: their bytes are frozen as data.
+fn golden() -> Vec<(&'static str, Order)> {
+    let base = rollback();
+    let with = |params| Order { params, ..base.clone() };
+    vec![
+        ("guest.start", with(Params::GuestStart(NoParams {}))),
+        ("guest.tag", with(Params::GuestTag(TagParams { tags: vec!["prod".parse().unwrap()] }))),
+        ("snapshot.create", with(Params::SnapshotCreate(SnapshotParams { snapshot: "s1".parse().unwrap() }))),
+        ("snapshot.rollback", base.clone()),
+        ("snapshot.delete", with(Params::SnapshotDelete(NoParams {}))),
+    ]
+}
+
+#[test]
+fn golden_orders_are_frozen_byte_for_byte() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/orders");
+    for (name, order) in golden() {
+        let path = directory.join(format!("{name}.json"));
+        if std::env::var_os("WRIT_WRITE_GOLDEN").is_some() {
+            std::fs::write(&path, order.encode()).unwrap();
+        }
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        assert_eq!(
+            String::from_utf8_lossy(&bytes),
+            String::from_utf8_lossy(&order.encode()),
+            "{} differs: an old order would mean something else now",
+            path.display()
+        );
+        assert_eq!(Order::decode(&bytes).unwrap(), order);
+    }
+}
+
+#[test]
+fn the_closed_list_is_the_designs() {
+    assert_eq!(Kind::ALL.len(), 36);
+    for kind in Kind::ALL {
+        assert_eq!(kind.as_str().parse::<Kind>().unwrap(), *kind);
+        assert_eq!(serde_json::to_string(kind).unwrap(), format!("\"{kind}\""));
+        if kind.class() == Class::Benign {
+            assert_eq!(kind.binding(), Binding::None);
+        }
+    }
+    assert!(matches!("vm.explode".parse::<Kind>(), Err(OrderError::NoSuchKind(_))));
+    let known = String::from_utf8(rollback().encode()).unwrap();
+    let destroy = known.replace("snapshot.rollback", "guest.destroy");
+    assert!(matches!(Order::decode(destroy.as_bytes()), Err(OrderError::NotBuilt(Kind::GuestDestroy))));
+}
+
+/// Every spelling of the same order but one is refused, and so is everything that is no order.
+#[test]
+fn hostile_payloads_are_refused() {
+    let good = String::from_utf8(rollback().encode()).unwrap();
+    let swap = |from: &str, to: &str| {
+        assert!(good.contains(from), "{from}");
+        good.replacen(from, to, 1)
+    };
+    let cases = [
+        ("duplicate key", swap("\"nbf\":", "\"nbf\":1,\"nbf\":")),
+        ("unknown field", swap("\"nbf\":", "\"sudo\":true,\"nbf\":")),
+        ("unknown field in params", swap("{\"start\":false}", "{\"start\":false,\"force\":true}")),
+        ("unknown field in guest", swap("\"vmid\":101", "\"vmid\":101,\"x\":1")),
+        ("params of another kind", swap("{\"start\":false}", "{\"snapshot\":\"s1\"}")),
+        ("kind of other params", swap("snapshot.rollback", "snapshot.create")),
+        ("unknown kind", swap("snapshot.rollback", "snapshot.explode")),
+        ("missing field", swap("\"min_signers\":1,", "")),
+        ("wrong type", swap("\"min_signers\":1", "\"min_signers\":\"1\"")),
+        ("float", swap("\"min_signers\":1", "\"min_signers\":1.0")),
+        ("exponent", swap("\"min_signers\":1", "\"min_signers\":1e0")),
+        ("negative", swap("\"min_signers\":1", "\"min_signers\":-1")),
+        ("above 2^53", swap("\"exp\":1763770600", "\"exp\":9007199254740993")),
+        ("2^64", swap("\"exp\":1763770600", "\"exp\":18446744073709551616")),
+        ("version 0", swap("{\"v\":1", "{\"v\":0")),
+        ("version 2", swap("{\"v\":1", "{\"v\":2")),
+        ("space", swap("{\"v\":1", "{ \"v\":1")),
+        ("space in params", swap("{\"start\":false}", "{\"start\": false}")),
+        (
+            "key order",
+            swap("\"ticket\":null", "\"ticket\":null").replacen(
+                "\"nbf\":1763769990,\"exp\":1763770600",
+                "\"exp\":1763770600,\"nbf\":1763769990",
+                1,
+            ),
+        ),
+        ("needless escape", swap("\"test\"", "\"\\u0074est\"")),
+        ("bidi", swap("\"test\"", "\"te\u{202e}st\"")),
+        ("zero width", swap("\"test\"", "\"te\u{200b}st\"")),
+        ("control", swap("\"test\"", "\"te\\u001bst\"")),
+        ("lone surrogate", swap("\"test\"", "\"\\ud800\"")),
+        ("long text", swap("\"test\"", &format!("\"{}\"", "x".repeat(513)))),
+        ("short nonce", swap(&"22".repeat(16), &"22".repeat(15))),
+        ("upper-case nonce", swap(&"22".repeat(16), &"AA".repeat(16))),
+        ("BOM", format!("\u{feff}{good}")),
+        ("trailing bytes", format!("{good} ")),
+        ("no newline", good.trim_end().to_owned()),
+        ("two objects", format!("{good}{good}")),
+        ("empty", String::new()),
+        ("null", "null\n".into()),
+        ("depth", format!("{}\n", "[".repeat(200_000))),
+        ("a megabyte of string", format!("{{\"v\":\"{}\"}}\n", "x".repeat(1 << 20))),
+        ("no snapshot named", swap("{\"name\":\"before\",\"time\":1763700000,\"parent\":null}", "null")),
+        ("no digest", swap("\"0123456789abcdef0123456789abcdef01234567\"", "null")),
+        ("no state", swap("\"stopped\"", "null")),
+        ("unknown state", swap("\"stopped\"", "\"unknown\"")),
+        ("instance id", swap("\"giid\":null", "\"giid\":\"x\"")),
+    ];
+    for (what, bad) in cases {
+        assert!(bad == good || Order::decode(bad.as_bytes()).is_err(), "{what} was accepted");
+        assert!(bad != good, "{what}: the case changes nothing");
+    }
+    for at in 0..good.len() {
+        assert!(Order::decode(&good.as_bytes()[..at]).is_err(), "cut at {at}");
+    }
+    assert!(Order::decode(b"\xff\xfe").is_err());
+}
+
+#[test]
+fn a_guest_without_identity_cannot_be_ordered_about() {
+    let mut order = rollback();
+    order.guest.identity = GuestIdentity::default();
+    assert!(matches!(Order::decode(&order.encode()), Err(OrderError::Precondition { .. })));
+}
