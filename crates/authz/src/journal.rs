@@ -170,6 +170,20 @@ impl NonceJournal {
         directory.join(FILE).exists()
     }
 
+    /// Verifies without opening: takes no lock, changes nothing. Gives the number of burned nonces.
+    pub fn inspect(directory: &Path) -> Result<u64, JournalError> {
+        let path = directory.join(FILE);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(JournalError::Missing { path });
+            }
+            Err(source) => return Err(FileError::io("read", &path, source).into()),
+        };
+        let scan = scan(&bytes).map_err(|(record, why)| JournalError::Corrupt { path, record, why })?;
+        Ok(scan.burned.len() as u64)
+    }
+
     /// Whether and by which record the nonce was burned.
     pub fn find(&self, nonce: &Nonce) -> Option<&Burned> {
         self.burned.get(nonce)

@@ -91,12 +91,13 @@ impl AuditLog {
         Ok(Self { file, path, places: Vec::new(), poisoned: false })
     }
 
-    /// Opens, verifies the chain and every signature, and shows every entry to `visit`.
+    /// Opens, verifies the chain and every signature, and shows every entry to `visit`. Cuts off the
+    /// trace of an unfinished write.
     pub fn open(
         directory: &Path,
         host: &HostId,
         key: &PublicKey,
-        mut visit: impl FnMut(&Receipt),
+        visit: impl FnMut(&Receipt),
     ) -> Result<Self, LogError> {
         let path = directory.join(FILE);
         let file = OpenOptions::new()
@@ -105,35 +106,52 @@ impl AuditLog {
             .open(&path)
             .map_err(|source| FileError::io("open", &path, source))?;
         let mut log = Self { file, path, places: Vec::new(), poisoned: false };
-        let mut reader =
-            BufReader::new(log.file.try_clone().map_err(|source| FileError::io("open", &log.path, source))?);
-        loop {
-            let mut line = Vec::new();
-            let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
-            if read.map_err(|source| FileError::io("read", &log.path, source))? == 0 {
-                break;
-            }
-            if line.last() != Some(&b'\n') {
-                let at_end = reader.fill_buf().is_ok_and(<[u8]>::is_empty);
-                if !at_end {
-                    return Err(log.corrupt("the line is too long"));
-                }
-                log.cut_tail()?;
-                break;
-            }
-            let signed: Signed =
-                serde_json::from_slice(&line).map_err(|_| log.corrupt("it is no signed receipt"))?;
-            let receipt = Receipt::verify(&signed, host, key)
-                .map_err(|source| LogError::Receipt { entry: log.size(), source: Box::new(source) })?;
-            if receipt.entry != Some(log.next_entry()) {
-                return Err(log.corrupt("it does not follow the entry before it"));
-            }
-            log.remember(&signed, line.len());
-            visit(&receipt);
+        if log.scan(host, key, visit)? {
+            log.cut_tail()?;
         }
         let end = log.end();
         log.file.seek(SeekFrom::Start(end)).map_err(|source| FileError::io("seek in", &log.path, source))?;
         Ok(log)
+    }
+
+    /// Verifies like [`Self::open`] and changes nothing. Gives the number of entries.
+    pub fn inspect(directory: &Path, host: &HostId, key: &PublicKey) -> Result<u64, LogError> {
+        let path = directory.join(FILE);
+        let file = File::open(&path).map_err(|source| FileError::io("open", &path, source))?;
+        let mut log = Self { file, path, places: Vec::new(), poisoned: true };
+        log.scan(host, key, |_| ())?;
+        Ok(log.size())
+    }
+
+    /// Reads everything; true when the last line is the trace of an unfinished write.
+    fn scan(
+        &mut self,
+        host: &HostId,
+        key: &PublicKey,
+        mut visit: impl FnMut(&Receipt),
+    ) -> Result<bool, LogError> {
+        let handle = self.file.try_clone().map_err(|source| FileError::io("open", &self.path, source))?;
+        let mut reader = BufReader::new(handle);
+        loop {
+            let mut line = Vec::new();
+            let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
+            if read.map_err(|source| FileError::io("read", &self.path, source))? == 0 {
+                return Ok(false);
+            }
+            if line.last() != Some(&b'\n') {
+                let at_end = reader.fill_buf().is_ok_and(<[u8]>::is_empty);
+                return if at_end { Ok(true) } else { Err(self.corrupt("the line is too long")) };
+            }
+            let signed: Signed =
+                serde_json::from_slice(&line).map_err(|_| self.corrupt("it is no signed receipt"))?;
+            let receipt = Receipt::verify(&signed, host, key)
+                .map_err(|source| LogError::Receipt { entry: self.size(), source: Box::new(source) })?;
+            if receipt.entry != Some(self.next_entry()) {
+                return Err(self.corrupt("it does not follow the entry before it"));
+            }
+            self.remember(&signed, line.len());
+            visit(&receipt);
+        }
     }
 
     /// How many entries there are.

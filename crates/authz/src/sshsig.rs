@@ -99,7 +99,7 @@ pub fn decode(armored: &str, namespace: Namespace) -> Result<Unverified, SigErro
         return Err(SigError::Format("signature type differs from key type"));
     }
     let signature = take_string(&mut inner)?;
-    nothing_left(&inner)?;
+    nothing_left(inner)?;
     let signature = signature.try_into().map_err(|_| SigError::Format("signature is not 64 bytes"))?;
     Ok(Unverified { key, namespace, hash, signature })
 }
@@ -201,7 +201,7 @@ fn public_key(blob: &[u8]) -> Result<PublicKey, SigError> {
         return Err(SigError::KeyType(type_name(name)));
     }
     let key = take_string(&mut rest)?;
-    nothing_left(&rest)?;
+    nothing_left(rest)?;
     let key: [u8; 32] = key.try_into().map_err(|_| SigError::Format("key is not 32 bytes"))?;
     PublicKey::try_from(protocol::Ed25519Key::from_bytes(key)).map_err(|error| match error {
         KeyError::Unsupported(name) => SigError::KeyType(name),

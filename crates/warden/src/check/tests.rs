@@ -1,0 +1,171 @@
+use authz::order::{HostRef, NoParams, PolicyRef, Preconditions, RollbackParams, SnapshotParams};
+use protocol::{GuestIdentity, GuestKind, HostId, Nonce, Sha256, SnapshotRef, Vmid};
+use proxmox_client::Snapshot;
+
+use super::*;
+
+fn identity() -> GuestIdentity {
+    GuestIdentity::from_facts(
+        Some("uuid"),
+        Some("gen"),
+        Some(5),
+        ["BC:24:11:00:00:01".to_owned()],
+        ["local-lvm:vm-101-disk-0".to_owned()],
+    )
+}
+
+fn meant() -> GuestRef {
+    GuestRef {
+        vmid: Vmid::try_from(101).unwrap(),
+        kind: GuestKind::Qemu,
+        name: "db".into(),
+        identity: identity(),
+    }
+}
+
+fn snapshot(name: &str) -> Snapshot {
+    serde_json::from_value(serde_json::json!({"name": name, "snaptime": 7})).unwrap()
+}
+
+fn seen() -> Observed {
+    Observed {
+        name: "db".into(),
+        identity: identity(),
+        digest: "d".into(),
+        lock: None,
+        template: false,
+        tags: vec![],
+        state: RunState::Stopped,
+        snapshots: vec![snapshot("before")],
+        parent: Some("before".into()),
+        consistent: true,
+    }
+}
+
+fn order(params: Params) -> Order {
+    Order {
+        params,
+        host: HostRef {
+            id: HostId::from_bytes([1; 16]),
+            key: protocol::Fingerprint::of_key_blob(b"k"),
+            generation: 1,
+            cluster: None,
+            name: "web1".parse().unwrap(),
+        },
+        guest: meant(),
+        pre: Preconditions {
+            state: Some(RunState::Stopped),
+            digest: Some("d".into()),
+            snapshot: Some(SnapshotRef { name: "before".parse().unwrap(), time: 7, parent: None }),
+        },
+        plan: None,
+        nonce: Nonce::from_bytes([1; 16]),
+        nbf: 0,
+        exp: 1,
+        after: None,
+        policy: PolicyRef { version: 1, sha256: Sha256::of(b"p") },
+        min_signers: 1,
+        reason: "".parse().unwrap(),
+        ticket: None,
+    }
+}
+
+fn bounds() -> Bounds {
+    let vmid = |n| Vmid::try_from(n).unwrap();
+    Bounds {
+        guests: vec![(vmid(100), vmid(150))],
+        start: true,
+        tags: true,
+        snapshots: true,
+        max_snapshots_per_guest: 2,
+        max_pool_used_percent: 80,
+        max_changes_per_hour: 2,
+    }
+}
+
+/// Each way in which the world can differ from what was signed, and the rule that notices.
+#[test]
+fn any_difference_from_what_was_signed_refuses() {
+    let rollback = order(Params::SnapshotRollback(RollbackParams { start: false }));
+    preconditions(&rollback, &seen()).unwrap();
+    type Change = fn(&mut Observed);
+    let cases: [(&str, Change, RefusalCode); 14] = [
+        (
+            "recycled VMID: uuid",
+            |o| o.identity.smbios_uuid = Some("other".into()),
+            RefusalCode::GuestIdentity,
+        ),
+        ("no uuid any more", |o| o.identity.smbios_uuid = None, RefusalCode::GuestIdentity),
+        ("rolled back meanwhile", |o| o.identity.vmgenid = Some("new".into()), RefusalCode::GuestIdentity),
+        ("created again", |o| o.identity.meta_ctime = Some(6), RefusalCode::GuestIdentity),
+        ("other MAC", |o| o.identity.macs = vec![], RefusalCode::GuestIdentity),
+        ("volume added", |o| o.identity.volids.push("x:y".into()), RefusalCode::GuestIdentity),
+        ("renamed", |o| o.name = "dbx".into(), RefusalCode::GuestIdentity),
+        ("locked", |o| o.lock = Some("backup".into()), RefusalCode::Busy),
+        ("changing", |o| o.consistent = false, RefusalCode::Busy),
+        ("started", |o| o.state = RunState::Running, RefusalCode::Precondition),
+        ("config changed", |o| o.digest = "e".into(), RefusalCode::Precondition),
+        ("snapshot gone", |o| o.snapshots.clear(), RefusalCode::Precondition),
+        ("same name, other time", |o| o.snapshots[0].snaptime = Some(8), RefusalCode::Precondition),
+        ("other parent", |o| o.snapshots[0].parent = Some("x".into()), RefusalCode::Precondition),
+    ];
+    for (what, change, code) in cases {
+        let mut world = seen();
+        change(&mut world);
+        assert_eq!(preconditions(&rollback, &world).expect_err(what).0, code, "{what}");
+    }
+    let mut broken = seen();
+    broken.snapshots[0].snapstate = Some("delete".into());
+    assert!(preconditions(&rollback, &broken).unwrap_err().1.contains("incomplete"));
+}
+
+#[test]
+fn orders_that_make_no_sense_now_are_refused() {
+    let mut running = seen();
+    running.state = RunState::Running;
+    let mut start = order(Params::GuestStart(NoParams {}));
+    start.pre.state = None;
+    preconditions(&start, &seen()).unwrap();
+    assert!(preconditions(&start, &running).unwrap_err().1.contains("is running"));
+    let mut template = seen();
+    template.template = true;
+    assert!(preconditions(&start, &template).is_err());
+    let create =
+        |name: &str| order(Params::SnapshotCreate(SnapshotParams { snapshot: name.parse().unwrap() }));
+    preconditions(&create("fresh"), &seen()).unwrap();
+    assert!(preconditions(&create("before"), &seen()).unwrap_err().1.contains("already"));
+}
+
+#[test]
+fn unsigned_steps_stay_inside_the_bounds() {
+    let create = |name: &str| Step::SnapshotCreate { guest: meant(), snapshot: name.parse().unwrap() };
+    step(&create("fresh"), &bounds(), &seen()).unwrap();
+    let code = |s: &Step, b: &Bounds, o: &Observed| step(s, b, o).unwrap_err().0;
+
+    let elsewhere = Bounds { guests: vec![], ..bounds() };
+    assert_eq!(code(&create("fresh"), &elsewhere, &seen()), RefusalCode::Bounds);
+    let none = Bounds { start: false, tags: false, snapshots: false, ..bounds() };
+    let start = Step::Start { guest: meant() };
+    let tags = Step::SetTags { guest: meant(), digest: "d".into(), tags: vec![] };
+    for refused in [&create("fresh"), &start, &tags] {
+        assert_eq!(code(refused, &none, &seen()), RefusalCode::Bounds);
+    }
+    let mut full = seen();
+    full.snapshots.push(snapshot("second"));
+    assert_eq!(code(&create("third"), &bounds(), &full), RefusalCode::Bounds);
+    let mut other = seen();
+    other.identity.smbios_uuid = Some("other".into());
+    assert_eq!(code(&start, &bounds(), &other), RefusalCode::GuestIdentity);
+    let mut changed = seen();
+    changed.digest = "e".into();
+    assert_eq!(code(&tags, &bounds(), &changed), RefusalCode::Precondition);
+}
+
+#[test]
+fn the_rate_counts_one_hour() {
+    let now = 10_000;
+    rate(&bounds(), &[now - 3600, now - 10], now).unwrap();
+    assert_eq!(rate(&bounds(), &[now - 3599, now - 10], now).unwrap_err().0, RefusalCode::Rate);
+    // Times ahead of a clock that went back still count.
+    assert_eq!(rate(&bounds(), &[now + 50, now + 60], now).unwrap_err().0, RefusalCode::Rate);
+}

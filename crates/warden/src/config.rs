@@ -1,0 +1,137 @@
+//! `warden.toml`. A documented example is `crates/warden/warden.toml.example`.
+
+use std::path::{Path, PathBuf};
+
+use authz::files::{self, FileError};
+use protocol::config::{ConfigError, parse_toml};
+use proxmox_client::{
+    ApiToken, Client, ClientError, Endpoint, EndpointError, NodeName, Pin, PinError, PinSet, TokenError,
+};
+use serde::Deserialize;
+
+/// Why there is no usable configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigProblem {
+    /// The file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// It makes no sense.
+    #[error(transparent)]
+    Parse(#[from] ConfigError),
+    /// Nobody may connect.
+    #[error(
+        "allowed_uids is empty, so nobody could ask the warden for anything: put the agent's user id there (id -u writ)"
+    )]
+    NobodyAllowed,
+    /// Not an address of the API.
+    #[error("[proxmox] api: {0}")]
+    Endpoint(#[from] EndpointError),
+    /// Not a pin, or none.
+    #[error("[proxmox] pins: {0}")]
+    Pin(#[from] PinError),
+    /// Not a node name.
+    #[error("[proxmox] node: {0}")]
+    Node(String),
+    /// The token file.
+    #[error("[proxmox] token_file: {0}")]
+    Token(#[from] TokenError),
+    /// TLS set-up.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+/// The file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WardenConfig {
+    /// Identity, policy, journal, log. 0700.
+    pub state_dir: PathBuf,
+    /// Where the agent connects.
+    pub socket: PathBuf,
+    /// User ids that may connect. Always explicit.
+    pub allowed_uids: Vec<u32>,
+    /// The API to act on.
+    pub proxmox: ProxmoxConfig,
+}
+
+/// How to reach Proxmox.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxmoxConfig {
+    /// `https://127.0.0.1:8006`
+    pub api: String,
+    /// `spki:…`, `leaf:…` or `ca:…`, at least one.
+    pub pins: Vec<String>,
+    /// The acting token: `user@realm!id=secret`, 0600.
+    pub token_file: PathBuf,
+    /// Node name; asked for when absent.
+    pub node: Option<String>,
+}
+
+impl WardenConfig {
+    /// Reads and checks the file.
+    pub fn load(path: &Path) -> Result<Self, ConfigProblem> {
+        let bytes = files::read_limited(path, 64 * 1024)?;
+        let config: Self = parse_toml(&path.display().to_string(), &String::from_utf8_lossy(&bytes))?;
+        if config.allowed_uids.is_empty() {
+            return Err(ConfigProblem::NobodyAllowed);
+        }
+        Ok(config)
+    }
+}
+
+impl ProxmoxConfig {
+    /// A client; connects to nothing yet.
+    pub fn client(&self) -> Result<Client, ConfigProblem> {
+        let endpoint: Endpoint = self.api.parse()?;
+        let pins = self.pins.iter().map(|pin| pin.parse::<Pin>()).collect::<Result<Vec<_>, _>>()?;
+        let client = Client::new(endpoint, PinSet::new(pins)?, ApiToken::from_file(&self.token_file)?)?;
+        match &self.node {
+            Some(name) => {
+                let node: NodeName = name.parse().map_err(|error| ConfigProblem::Node(format!("{error}")))?;
+                Ok(client.with_node(node))
+            }
+            None => Ok(client),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_example_parses() {
+        let text = include_str!("../warden.toml.example");
+        let config: WardenConfig = parse_toml("warden.toml.example", text).unwrap();
+        assert_eq!(config.proxmox.api, "https://127.0.0.1:8006");
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("warden.toml");
+        let good = include_str!("../warden.toml.example");
+        for (from, to, says) in [
+            ("allowed_uids", "alowed_uids", "did you mean `allowed_uids`"),
+            ("allowed_uids = [", "allowed_uids = [] # [", "nobody could ask"),
+            ("[proxmox]", "[proxmix]", "did you mean `proxmox`"),
+        ] {
+            std::fs::write(&path, good.replacen(from, to, 1)).unwrap();
+            let error = WardenConfig::load(&path).unwrap_err().to_string();
+            assert!(error.contains(says), "{error:?} should say {says:?}");
+        }
+        assert!(
+            WardenConfig::load(&dir.path().join("none")).unwrap_err().to_string().contains("does not exist")
+        );
+    }
+
+    #[test]
+    fn no_pin_no_client() {
+        let mut config: WardenConfig = parse_toml("x", include_str!("../warden.toml.example")).unwrap();
+        config.proxmox.pins.clear();
+        assert!(matches!(config.proxmox.client(), Err(ConfigProblem::Pin(_))));
+        config.proxmox.api = "http://127.0.0.1:8006".into();
+        assert!(matches!(config.proxmox.client(), Err(ConfigProblem::Endpoint(_))));
+    }
+}

@@ -1,0 +1,357 @@
+//! Everything that must survive: the nonce journal, the signed log, and one file per order that has
+//! been accepted and has not ended. Their rules against each other:
+//!
+//! * an order file is written before its nonce is burned, so that a burned nonce always has its story;
+//! * the log entry `order_committed` follows the burned nonce, so the log shows a nonce that the
+//!   journal lost;
+//! * an order file is removed only after the order's end is in the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use authz::files::{self, FileError};
+use authz::journal::{JournalError, NonceJournal};
+use authz::log::{AuditLog, LogError};
+use authz::receipt::Signer;
+use authz::verify::HostFacts;
+use authz::{Authorized, Event, Order, Receipt};
+use protocol::{Bytes, Nonce, Sha256, Signed};
+use serde::{Deserialize, Serialize};
+
+use crate::identity::Identity;
+
+const ORDERS: &str = "orders";
+
+/// Why the ledger cannot be used, or not any more.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// An order file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// An order file is not what we wrote.
+    #[error("{path} is damaged: signed orders are refused until an operator re-anchors the host", path = .path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Journal and log contradict each other.
+    #[error(
+        "the log says that order {op} was committed, and the nonce journal does not know it: signed orders are refused until an operator re-anchors the host"
+    )]
+    LostNonce {
+        /// Which order.
+        op: Sha256,
+    },
+}
+
+/// How far an accepted order has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Stage {
+    /// All checks passed. Whether the nonce is burned is for the journal to say.
+    Verified {},
+    /// Proxmox is about to be called, or was.
+    Starting {
+        /// The node's clock does not matter here: tasks are compared with two seconds of slack.
+        t0: u64,
+        /// Tasks of this type, guest and token that were there before.
+        known: BTreeSet<String>,
+    },
+    /// Proxmox answered with this task.
+    Running {
+        /// The task.
+        upid: String,
+    },
+}
+
+/// An accepted order that has not ended, as it is on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenOrder {
+    v: u32,
+    /// Its id.
+    pub op: Sha256,
+    payload: Bytes,
+    /// Whose signatures counted.
+    pub signers: Vec<Signer>,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+impl OpenOrder {
+    /// From an authorized order.
+    pub fn new(authorized: &Authorized<Order>) -> Self {
+        Self {
+            v: 1,
+            op: *authorized.op(),
+            payload: authorized.get().encode().into(),
+            signers: authorized.signers().to_vec(),
+            stage: Stage::Verified {},
+        }
+    }
+
+    /// The order.
+    pub fn order(&self) -> Result<Order, authz::order::OrderError> {
+        Order::decode(&self.payload.0)
+    }
+}
+
+/// What a crash left behind.
+#[derive(Debug)]
+pub struct Interrupted {
+    /// The order.
+    pub open: OpenOrder,
+    /// Whether the log already says that it was committed.
+    pub logged_committed: bool,
+}
+
+/// The open ledger.
+#[derive(Debug)]
+pub struct Ledger {
+    identity: Arc<Identity>,
+    boot_id: String,
+    orders: PathBuf,
+    journal: NonceJournal,
+    log: AuditLog,
+    seen: Seen,
+}
+
+/// What the log says, kept in memory.
+#[derive(Debug, Default)]
+struct Seen {
+    committed: BTreeSet<Sha256>,
+    /// Ends and logged refusals, with their place.
+    ended: BTreeMap<Sha256, u64>,
+    refused: BTreeSet<Sha256>,
+    /// Times of unsigned changes.
+    steps: Vec<u64>,
+    enrolled_device: Option<protocol::Fingerprint>,
+}
+
+impl Seen {
+    fn visit(&mut self, receipt: &Receipt) {
+        match &receipt.event {
+            Event::Enrolled { device_key, .. } => self.enrolled_device = Some(*device_key),
+            Event::OrderCommitted { op, .. } => {
+                self.committed.insert(*op);
+            }
+            Event::Order { op, outcome: authz::Outcome::Refused { .. }, .. } => {
+                self.refused.insert(*op);
+            }
+            Event::Order { op, .. } => {
+                self.ended.insert(*op, receipt.entry.map_or(0, |entry| entry.seq));
+            }
+            Event::Step { .. } => self.steps.push(receipt.time),
+        }
+    }
+}
+
+impl Ledger {
+    /// Makes or finishes an empty ledger; part of the first enrollment.
+    pub fn create(directory: &Path, identity: Arc<Identity>, boot_id: &str) -> Result<Self, LedgerError> {
+        let orders = directory.join(ORDERS);
+        files::prepare_state_dir(&orders)?;
+        // A crash of an earlier attempt may have left either file, still without an entry.
+        let journal = match NonceJournal::create(directory) {
+            Err(JournalError::Exists { .. }) => NonceJournal::open(directory)?,
+            other => other?,
+        };
+        let log = match AuditLog::create(directory) {
+            Err(LogError::Exists { .. }) => {
+                AuditLog::open(directory, &identity.host_id, &identity.host_key.public(), |_| ())?
+            }
+            other => other?,
+        };
+        Ok(Self { identity, boot_id: boot_id.to_owned(), orders, journal, log, seen: Seen::default() })
+    }
+
+    /// Opens the ledger of an enrolled host, verifies it, and says what a crash left behind.
+    pub fn open(
+        directory: &Path,
+        identity: Arc<Identity>,
+        boot_id: &str,
+    ) -> Result<(Self, Vec<Interrupted>), LedgerError> {
+        let journal = NonceJournal::open(directory)?;
+        let mut seen = Seen::default();
+        let log =
+            AuditLog::open(directory, &identity.host_id, &identity.host_key.public(), |r| seen.visit(r))?;
+        if let Some(op) = seen.committed.iter().find(|op| !journal.has_op(op)) {
+            return Err(LedgerError::LostNonce { op: *op });
+        }
+        let orders = directory.join(ORDERS);
+        files::prepare_state_dir(&orders)?;
+        let ledger = Self { identity, boot_id: boot_id.to_owned(), orders, journal, log, seen };
+        let mut interrupted = Vec::new();
+        for open in ledger.read_open()? {
+            let burned = ledger.journal.has_op(&open.op);
+            if ledger.seen.ended.contains_key(&open.op) || (!burned && open.stage == Stage::Verified {}) {
+                // Ended, or never accepted: the same order may still come again.
+                ledger.remove_open(&open.op)?;
+            } else if burned {
+                let logged_committed = ledger.seen.committed.contains(&open.op);
+                interrupted.push(Interrupted { open, logged_committed });
+            } else {
+                return Err(LedgerError::LostNonce { op: open.op });
+            }
+        }
+        Ok((ledger, interrupted))
+    }
+
+    fn read_open(&self) -> Result<Vec<OpenOrder>, LedgerError> {
+        let fail = |source| FileError::io("read", &self.orders, source);
+        let mut open = Vec::new();
+        for entry in std::fs::read_dir(&self.orders).map_err(fail)? {
+            let path = entry.map_err(fail)?.path();
+            // Unfinished writes have another ending and were never acknowledged.
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            let bytes = files::read_limited(&path, 1024 * 1024)?;
+            let parsed: Option<OpenOrder> = serde_json::from_slice(&bytes).ok();
+            match parsed.filter(|o| o.v == 1 && Sha256::of(&o.payload.0) == o.op && self.path(&o.op) == path)
+            {
+                Some(order) => open.push(order),
+                None => return Err(LedgerError::Damaged { path }),
+            }
+        }
+        open.sort_by_key(|order| order.op);
+        Ok(open)
+    }
+
+    fn path(&self, op: &Sha256) -> PathBuf {
+        self.orders.join(format!("{op}.json"))
+    }
+
+    /// Writes how far an order has come, durably.
+    pub fn write_open(&self, open: &OpenOrder) -> Result<(), LedgerError> {
+        let bytes =
+            serde_json::to_vec(open).map_err(|_| LedgerError::Damaged { path: self.path(&open.op) })?;
+        Ok(files::write_atomic(&self.path(&open.op), &bytes)?)
+    }
+
+    /// Forgets an order whose end is in the log.
+    pub fn remove_open(&self, op: &Sha256) -> Result<(), LedgerError> {
+        let path = self.path(op);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(FileError::io("remove", &path, error).into())
+            }
+            _ => Ok(files::sync_directory(&self.orders)?),
+        }
+    }
+
+    /// What [`authz::verify::verify`] has to know. The head is the one at the order's anchor, when it
+    /// has one within the log.
+    pub fn facts(&self, anchor: Option<u64>) -> HostFacts {
+        let size = self.log.size();
+        HostFacts {
+            id: self.identity.host_id,
+            key: self.identity.host_key.public().fingerprint(),
+            generation: self.identity.host_key_gen,
+            log_size: size,
+            log_head: self
+                .log
+                .head_at(anchor.unwrap_or(size).min(size))
+                .unwrap_or(Sha256::from_bytes([0; 32])),
+        }
+    }
+
+    /// Why a nonce cannot be used again, if it cannot.
+    pub fn replayed(&self, nonce: &Nonce, op: &Sha256) -> Option<String> {
+        let burned = self.journal.find(nonce)?;
+        Some(match self.seen.ended.get(op) {
+            Some(entry) => format!(
+                "this order was carried out before (nonce burned by journal record {}, its end is log entry {entry}): prepare and sign a new one",
+                burned.record
+            ),
+            None if op.as_bytes().starts_with(&burned.op) => {
+                format!(
+                    "this order was accepted before (journal record {}) and has not ended yet",
+                    burned.record
+                )
+            }
+            None => format!(
+                "its nonce was burned by another order (journal record {}): prepare a new one",
+                burned.record
+            ),
+        })
+    }
+
+    /// Burns the nonce, then logs that. After this nothing can make the order acceptable again.
+    pub fn commit(&mut self, authorized: &Authorized<Order>, now: u64) -> Result<(), LedgerError> {
+        let order = authorized.get();
+        self.journal.burn(&order.nonce, authorized.op(), order.exp)?;
+        self.log_committed(authorized.op(), order, authorized.signers(), now)
+    }
+
+    /// The log's half of [`Self::commit`]; also used when a crash came between the two.
+    pub fn log_committed(
+        &mut self,
+        op: &Sha256,
+        order: &Order,
+        signers: &[Signer],
+        now: u64,
+    ) -> Result<(), LedgerError> {
+        let kind = order.kind().as_str().to_owned();
+        self.append(Event::OrderCommitted { op: *op, kind, signers: signers.to_vec() }, now).map(drop)
+    }
+
+    /// Signs an event into the log, durably.
+    pub fn append(&mut self, event: Event, now: u64) -> Result<Signed, LedgerError> {
+        let receipt = self.receipt(Some(self.log.next_entry()), event, now);
+        let signed = receipt.sign(&self.identity.host_key);
+        self.log.append(&receipt, &signed)?;
+        self.seen.visit(&receipt);
+        Ok(signed)
+    }
+
+    /// Signs an event outside the log.
+    pub fn sign(&self, event: Event, now: u64) -> Signed {
+        self.receipt(None, event, now).sign(&self.identity.host_key)
+    }
+
+    fn receipt(&self, entry: Option<authz::receipt::Entry>, event: Event, now: u64) -> Receipt {
+        Receipt {
+            v: 1,
+            host: self.identity.host_id,
+            host_key_gen: self.identity.host_key_gen,
+            boot_id: self.boot_id.clone(),
+            time: now,
+            entry,
+            event,
+        }
+    }
+
+    /// Whether a refusal of this order is in the log already: a hub that repeats an order must not be
+    /// able to fill the disk.
+    pub fn refusal_logged(&self, op: &Sha256) -> bool {
+        self.seen.refused.contains(op)
+    }
+
+    /// Times of unsigned changes, oldest first.
+    pub fn step_times(&self) -> &[u64] {
+        &self.seen.steps
+    }
+
+    /// The device key that was last vouched for.
+    pub fn enrolled_device(&self) -> Option<protocol::Fingerprint> {
+        self.seen.enrolled_device
+    }
+
+    /// Entries in the log.
+    pub fn size(&self) -> u64 {
+        self.log.size()
+    }
+
+    /// Log entries from `first` on.
+    pub fn read(&self, first: u64, max: usize) -> Result<Vec<Signed>, LedgerError> {
+        Ok(self.log.read(first, max)?)
+    }
+}

@@ -1,0 +1,126 @@
+//! `writ-warden`: see the library for what it does.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use authz::journal::NonceJournal;
+use authz::log::AuditLog;
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use warden::identity::Identity;
+use warden::warden::chain;
+use warden::{StartError, Warden, WardenConfig, orders, server};
+
+/// The only writer on a Proxmox VE host: verifies signed orders, checks unsigned steps against the
+/// policy's bounds, carries them out once, and signs a receipt for each.
+#[derive(Parser)]
+#[command(name = "writ-warden", version, arg_required_else_help = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the warden.
+    Serve {
+        /// Configuration file; crates/warden/warden.toml.example documents it.
+        #[arg(long, default_value = "/etc/writ/warden.toml")]
+        config: PathBuf,
+    },
+    /// Print the policy that this host lives by.
+    Policy {
+        /// Configuration file.
+        #[arg(long, default_value = "/etc/writ/warden.toml")]
+        config: PathBuf,
+    },
+    /// Look at the nonce journal and the audit log.
+    #[command(subcommand)]
+    Journal(JournalCommand),
+}
+
+#[derive(Subcommand)]
+enum JournalCommand {
+    /// Verify every record and every signature. Changes nothing; works while the warden runs.
+    Verify {
+        /// Configuration file.
+        #[arg(long, default_value = "/etc/writ/warden.toml")]
+        config: PathBuf,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let result = match args.command {
+        Command::Serve { config } => serve(&config).await,
+        Command::Policy { config } => policy(&config),
+        Command::Journal(JournalCommand::Verify { config }) => verify(&config),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("writ-warden: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(path: &std::path::Path) -> Result<(), String> {
+    let run = async {
+        let config = WardenConfig::load(path)?;
+        let (warden, interrupted) = Warden::open(config.clone())?;
+        let socket = server::bind(&config.socket).await?;
+        let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+            return Err(StartError::Disk("signals cannot be received".into()));
+        };
+        for order in interrupted {
+            tracing::warn!(op = %order.open.op, "an order was interrupted; finding out what became of it");
+            tokio::spawn(orders::resume(warden.clone(), order));
+        }
+        tracing::info!(socket = %config.socket.display(), state_dir = %config.state_dir.display(), "ready");
+        tokio::select! {
+            () = server::serve(&socket, &warden) => Ok(()),
+            why = warden.fatal() => Err(StartError::Disk(why)),
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+        }
+    };
+    run.await.map_err(|error: StartError| chain(&error))
+}
+
+fn enrolled(path: &std::path::Path) -> Result<(WardenConfig, Identity), String> {
+    let config = WardenConfig::load(path).map_err(|error| chain(&error))?;
+    match Identity::load(&config.state_dir).map_err(|error| chain(&error))? {
+        Some(identity) => Ok((config, identity)),
+        None => Err("this host is not enrolled: run writ-agent enroll".into()),
+    }
+}
+
+fn policy(path: &std::path::Path) -> Result<(), String> {
+    let (_, identity) = enrolled(path)?;
+    let json = serde_json::to_string_pretty(identity.policy.document()).map_err(|error| error.to_string())?;
+    println!("{json}");
+    eprintln!("policy version {}, sha256 {}", identity.policy.version(), identity.policy.hash());
+    Ok(())
+}
+
+fn verify(path: &std::path::Path) -> Result<(), String> {
+    let (config, identity) = enrolled(path)?;
+    let burned = NonceJournal::inspect(&config.state_dir).map_err(|error| chain(&error))?;
+    let entries = AuditLog::inspect(&config.state_dir, &identity.host_id, &identity.host_key.public())
+        .map_err(|error| chain(&error))?;
+    println!("host     {}", identity.host_id);
+    println!("host key {} (generation {})", identity.host_key.public().fingerprint(), identity.host_key_gen);
+    println!("journal  ok, {burned} nonce(s) burned");
+    println!("log      ok, {entries} entries, every signature and link checked");
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! An unsigned step, from request to receipt. A refusal is signed outside the log, so that a hub that
+//! asks for the impossible all day cannot fill the disk; what was sent to Proxmox is always logged.
+
+use std::sync::Arc;
+
+use crate::safe;
+use authz::{Event, Outcome, RefusalCode};
+use protocol::Signed;
+use protocol::local::WardenAnswer;
+use protocol::plan::Step;
+use proxmox_client::Delivery;
+
+use crate::act::{End, Mutation, Sent, follow};
+use crate::check::{self, Refused};
+use crate::now;
+use crate::orders::judge_world;
+use crate::space;
+use crate::warden::{Claim, Shut, Warden, chain, refused};
+use crate::world::observe;
+
+/// Checks and carries out.
+pub async fn step(warden: Arc<Warden>, step: Step, generation: u64) -> WardenAnswer {
+    let event = |outcome| Event::Step {
+        generation,
+        kind: step.kind().to_owned(),
+        vmid: step.guest().vmid,
+        what: safe(&step.to_string()),
+        outcome,
+    };
+    let outcome = match accept(&warden, &step).await {
+        Ok(_claim) => execute(&warden, &Mutation::of_step(&step)).await,
+        Err(Denied::Shut(shut)) => return shut.answer(),
+        Err(Denied::Refused((code, why))) => {
+            tracing::info!(%code, why, step = %step, "step refused");
+            let outcome = Outcome::Refused { code, why: safe(&why) };
+            return answer(warden.with_ledger(|_, ledger| Ok(ledger.sign(event(outcome), now()))), &warden);
+        }
+    };
+    tracing::info!(step = %step, %outcome, "step ended");
+    answer(warden.with_ledger(|_, ledger| ledger.append(event(outcome), now())), &warden)
+}
+
+fn answer(signed: Result<Result<Signed, crate::ledger::LedgerError>, Shut>, warden: &Warden) -> WardenAnswer {
+    match signed {
+        Ok(Ok(receipt)) => WardenAnswer::Receipt(receipt),
+        Ok(Err(error)) => {
+            warden.fail(&error);
+            refused("disk", chain(&error))
+        }
+        Err(shut) => shut.answer(),
+    }
+}
+
+enum Denied {
+    Refused(Refused),
+    Shut(Shut),
+}
+
+impl From<Refused> for Denied {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+async fn accept(warden: &Arc<Warden>, step: &Step) -> Result<Claim, Denied> {
+    let guest = step.guest();
+    let (bounds, rate) = warden
+        .with_ledger(|identity, ledger| {
+            let bounds = identity.policy.bounds().clone();
+            let rate = check::rate(&bounds, ledger.step_times(), now());
+            (bounds, rate)
+        })
+        .map_err(Denied::Shut)?;
+    rate?;
+    if guest.identity.is_empty() {
+        return Err((RefusalCode::GuestIdentity, "the step does not say which guest is meant".into()).into());
+    }
+    let claim = warden
+        .claim(guest.vmid)
+        .ok_or_else(|| (RefusalCode::Busy, format!("another change of guest {} is under way", guest.vmid)))?;
+    let proxmox = |error: proxmox_client::ApiError| (RefusalCode::Proxmox, error.to_string());
+    let seen = observe(&warden.client, guest.kind, guest.vmid).await.map_err(proxmox)?;
+    check::step(step, &bounds, &seen)?;
+    if matches!(step, Step::SnapshotCreate { .. }) {
+        let storages = warden.client.storage_list().await.map_err(proxmox)?;
+        let pools = warden.client.lvmthin().await.ok();
+        space::check(&seen.identity, &storages, pools.as_deref(), bounds.max_pool_used_percent)?;
+    }
+    Ok(claim)
+}
+
+async fn execute(warden: &Warden, mutation: &Mutation) -> Outcome {
+    match mutation.send(&warden.client).await {
+        Ok(Sent::Synchronous) => judge_world(warden, mutation, None).await,
+        Ok(Sent::Task(upid)) => match follow(&warden.client, &upid).await {
+            End::Ok => judge_world(warden, mutation, Some((&upid, None))).await,
+            End::Warnings(count, lines) => {
+                judge_world(warden, mutation, Some((&upid, Some((count, lines))))).await
+            }
+            End::Failed(text) => Outcome::Failed { upid: Some(upid.to_string()), why: safe(&text) },
+            End::Unknown(why) => Outcome::Unknown { upid: Some(upid.to_string()), why: safe(&why) },
+        },
+        Err(error) => match error.delivery() {
+            Delivery::NotSent => Outcome::Aborted { why: safe(&error.to_string()) },
+            Delivery::Answered => Outcome::Failed { upid: None, why: safe(&error.to_string()) },
+            // The next reading of the world decides what to plan; nothing is sent again from here.
+            Delivery::MaybeExecuted => Outcome::Unknown { upid: None, why: safe(&error.to_string()) },
+        },
+    }
+}

@@ -1,0 +1,319 @@
+//! The warden's state and its start.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use authz::files::{self, FileError};
+use authz::journal::JournalError;
+use authz::policy::PolicyError;
+use authz::{Event, Policy};
+use protocol::local::{EnrolledStatus, WardenAnswer, WardenStatus};
+use protocol::{Bytes, Ed25519Key, Sha256, Signed, Vmid};
+use proxmox_client::Client;
+use tokio::sync::watch;
+
+use crate::config::{ConfigProblem, WardenConfig};
+use crate::identity::{Identity, IdentityError};
+use crate::ledger::{Interrupted, Ledger, LedgerError};
+use crate::now;
+
+/// Why the warden does not start, or stops.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigProblem),
+    /// State directory.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Host id, key or policy.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Another warden.
+    #[error(transparent)]
+    Locked(JournalError),
+    /// The socket.
+    #[error("cannot listen on {socket}: {reason}")]
+    Socket {
+        /// Its path.
+        socket: String,
+        /// Cause and remedy.
+        reason: String,
+    },
+    /// A disk error while running. A restart reads again what is really there.
+    #[error("stopped after a disk error, because what was written cannot be trusted any more: {0}")]
+    Disk(String),
+}
+
+/// What the warden knows of itself.
+enum State {
+    /// Nobody has given it a policy.
+    Unenrolled,
+    /// Works.
+    Open { identity: Arc<Identity>, ledger: Box<Ledger> },
+    /// Knows who it is, and refuses everything that would need the ledger.
+    Closed { identity: Arc<Identity>, why: String },
+}
+
+/// The warden. One per process, shared by all connections.
+pub struct Warden {
+    pub(crate) config: WardenConfig,
+    pub(crate) client: Client,
+    boot_id: String,
+    state: Mutex<State>,
+    busy: Mutex<BTreeSet<Vmid>>,
+    fatal: watch::Sender<Option<String>>,
+}
+
+/// Keeps other changes away from a guest until it is dropped.
+pub struct Claim {
+    warden: Arc<Warden>,
+    vmid: Vmid,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        lock(&self.warden.busy).remove(&self.vmid);
+    }
+}
+
+/// A panic while the lock was held leaves the data as it was between two complete changes.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Warden {
+    /// Opens the state. Gives what a crash left behind, for [`crate::orders::resume`].
+    pub fn open(config: WardenConfig) -> Result<(Arc<Self>, Vec<Interrupted>), StartError> {
+        let client = config.proxmox.client()?;
+        files::prepare_state_dir(&config.state_dir)?;
+        let boot_id = boot_id()?;
+        let (state, interrupted) = match Identity::load(&config.state_dir)? {
+            None => (State::Unenrolled, Vec::new()),
+            Some(identity) => {
+                let identity = Arc::new(identity);
+                match Ledger::open(&config.state_dir, identity.clone(), &boot_id) {
+                    Ok((ledger, interrupted)) => {
+                        (State::Open { identity, ledger: Box::new(ledger) }, interrupted)
+                    }
+                    Err(LedgerError::Journal(error @ JournalError::Locked { .. })) => {
+                        return Err(StartError::Locked(error));
+                    }
+                    Err(error) => {
+                        let why = chain(&error);
+                        tracing::error!(%why, "the ledger cannot be used; everything that would need it is refused");
+                        (State::Closed { identity, why }, Vec::new())
+                    }
+                }
+            }
+        };
+        let warden = Self {
+            config,
+            client,
+            boot_id,
+            state: Mutex::new(state),
+            busy: Mutex::new(BTreeSet::new()),
+            fatal: watch::channel(None).0,
+        };
+        Ok((Arc::new(warden), interrupted))
+    }
+
+    /// Resolves when a disk error makes it wrong to go on.
+    pub async fn fatal(&self) -> String {
+        let mut receiver = self.fatal.subscribe();
+        match receiver.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            Err(_) => "the warden is gone".into(),
+        }
+    }
+
+    /// Closes for good after a disk error: after a failed fsync nobody knows what is on the disk, so
+    /// the process ends and reads again (`security.md` 2.9).
+    pub(crate) fn fail(&self, error: &LedgerError) {
+        let why = chain(error);
+        tracing::error!(%why, "disk error; the warden stops");
+        let mut state = lock(&self.state);
+        if let State::Open { identity, .. } = &*state {
+            *state = State::Closed { identity: identity.clone(), why: why.clone() };
+        }
+        self.fatal.send_replace(Some(why));
+    }
+
+    /// Runs `f` on the open ledger.
+    pub(crate) fn with_ledger<T>(&self, f: impl FnOnce(&Identity, &mut Ledger) -> T) -> Result<T, Shut> {
+        match &mut *lock(&self.state) {
+            State::Unenrolled => Err(Shut::NotEnrolled),
+            State::Open { identity, ledger } => Ok(f(identity, ledger)),
+            State::Closed { identity, why } => Err(Shut::Closed(identity.clone(), why.clone())),
+        }
+    }
+
+    /// Signs something although the ledger is closed.
+    pub(crate) fn sign_closed(&self, identity: &Identity, event: Event) -> Signed {
+        authz::Receipt {
+            v: 1,
+            host: identity.host_id,
+            host_key_gen: identity.host_key_gen,
+            boot_id: self.boot_id.clone(),
+            time: now(),
+            entry: None,
+            event,
+        }
+        .sign(&identity.host_key)
+    }
+
+    /// Claims a guest; none when another change of it is under way.
+    pub(crate) fn claim(self: &Arc<Self>, vmid: Vmid) -> Option<Claim> {
+        lock(&self.busy).insert(vmid).then(|| Claim { warden: self.clone(), vmid })
+    }
+
+    /// Answers [`protocol::local::WardenRequest::Status`].
+    pub fn status(&self) -> WardenStatus {
+        let enrolled = |identity: &Identity| EnrolledStatus {
+            host_id: identity.host_id,
+            host_key: identity.host_key.public().to_wire(),
+            host_key_gen: identity.host_key_gen,
+            policy_version: identity.policy.version(),
+            policy: *identity.policy.hash(),
+        };
+        let (enrolled, log_size, closed) = match &*lock(&self.state) {
+            State::Unenrolled => (None, 0, None),
+            State::Open { identity, ledger } => (Some(enrolled(identity)), ledger.size(), None),
+            State::Closed { identity, why } => (Some(enrolled(identity)), 0, Some(why.clone())),
+        };
+        WardenStatus { version: env!("CARGO_PKG_VERSION").to_owned(), enrolled, log_size, closed }
+    }
+
+    /// Answers [`protocol::local::WardenRequest::Receipts`].
+    pub fn receipts(&self, first: u64, max: u32) -> WardenAnswer {
+        let max = max.min(protocol::frame::RECEIPTS_PER_FRAME as u32) as usize;
+        match self.with_ledger(|_, ledger| ledger.read(first, max).map(|receipts| (receipts, ledger.size())))
+        {
+            Ok(Ok((receipts, log_size))) => WardenAnswer::Receipts { first, log_size, receipts },
+            Ok(Err(error)) => refused("log", chain(&error)),
+            Err(shut) => shut.answer(),
+        }
+    }
+
+    /// Answers [`protocol::local::WardenRequest::Enroll`].
+    pub fn enroll(&self, policy: &Bytes, wanted: Sha256, k: &Bytes, device_key: Ed25519Key) -> WardenAnswer {
+        if Sha256::of(&policy.0) != wanted {
+            return refused(
+                "other_policy",
+                "the policy's bytes do not have the hash that the enrollment code demands".into(),
+            );
+        }
+        let parsed = match Policy::decode(&policy.0) {
+            Ok(parsed) => parsed,
+            Err(error) => return refused("bad_policy", policy_problem(&error)),
+        };
+        let mut state = lock(&self.state);
+        if matches!(*state, State::Unenrolled) {
+            match first_enrollment(&self.config.state_dir, &policy.0, parsed, &self.boot_id) {
+                Ok((identity, ledger)) => *state = State::Open { identity, ledger: Box::new(ledger) },
+                Err(why) => return refused("state", why),
+            }
+        }
+        let State::Open { identity, ledger } = &mut *state else {
+            return refused(
+                "closed",
+                "the warden's ledger is damaged, so it vouches for nothing: see its log".into(),
+            );
+        };
+        if *identity.policy.hash() != wanted {
+            return refused(
+                "already_enrolled",
+                format!(
+                    "this host lives by policy {} already and takes no other: to start over, root empties {}",
+                    identity.policy.hash(),
+                    self.config.state_dir.display()
+                ),
+            );
+        }
+        if ledger.enrolled_device() != Some(device_key.fingerprint()) {
+            let event = Event::Enrolled {
+                policy: wanted,
+                policy_version: identity.policy.version(),
+                device_key: device_key.fingerprint(),
+            };
+            if let Err(error) = ledger.append(event, now()) {
+                drop(state);
+                self.fail(&error);
+                return refused("state", chain(&error));
+            }
+        }
+        let host_key = identity.host_key.public().to_wire();
+        WardenAnswer::Enrolled {
+            host_id: identity.host_id,
+            host_key,
+            host_key_gen: identity.host_key_gen,
+            device_cert: authz::enroll::certify_device(
+                identity.host_id,
+                identity.host_key_gen,
+                device_key,
+                &identity.host_key,
+            ),
+            proof: authz::enroll::proof(&k.0, &wanted, &identity.host_id, &host_key, &device_key),
+        }
+    }
+}
+
+fn first_enrollment(
+    directory: &Path,
+    bytes: &[u8],
+    policy: Policy,
+    boot_id: &str,
+) -> Result<(Arc<Identity>, Ledger), String> {
+    let identity = Arc::new(Identity::prepare(directory, bytes, policy).map_err(|error| chain(&error))?);
+    let ledger = Ledger::create(directory, identity.clone(), boot_id).map_err(|error| chain(&error))?;
+    identity.finish(directory).map_err(|error| chain(&error))?;
+    Ok((identity, ledger))
+}
+
+fn policy_problem(error: &PolicyError) -> String {
+    format!("the policy of the enrollment code cannot be used: {error}")
+}
+
+/// Why the ledger is not to be had.
+pub(crate) enum Shut {
+    NotEnrolled,
+    Closed(Arc<Identity>, String),
+}
+
+impl Shut {
+    pub(crate) fn answer(self) -> WardenAnswer {
+        match self {
+            Self::NotEnrolled => {
+                refused("not_enrolled", "this host is not enrolled: run writ-agent enroll on it".into())
+            }
+            Self::Closed(_, why) => refused("closed", why),
+        }
+    }
+}
+
+pub(crate) fn refused(code: &str, why: String) -> WardenAnswer {
+    WardenAnswer::Refused { code: code.to_owned(), why }
+}
+
+/// An error and its causes in one line, for the log and for the agent.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Tells boots apart.
+fn boot_id() -> Result<String, FileError> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    let bytes = files::read_limited(path, 64)?;
+    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+}

@@ -1,0 +1,226 @@
+//! QEMU virtual machines and LXC containers: their configuration and identity.
+
+use std::collections::BTreeMap;
+
+use data_encoding::HEXLOWER;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::Snapshot;
+
+/// A guest configuration, including `lock` and `parent`, without the digest.
+pub type Config = BTreeMap<String, Value>;
+
+/// The two kinds of guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A virtual machine.
+    Qemu,
+    /// A container.
+    Lxc,
+}
+
+impl Kind {
+    /// The path segment of the API.
+    pub fn segment(self) -> &'static str {
+        match self {
+            Kind::Qemu => "qemu",
+            Kind::Lxc => "lxc",
+        }
+    }
+
+    /// The prefix of this kind's task types.
+    pub fn task_prefix(self) -> &'static str {
+        match self {
+            Kind::Qemu => "qm",
+            Kind::Lxc => "vz",
+        }
+    }
+
+    /// How texts call such a guest.
+    pub fn label(self) -> &'static str {
+        match self {
+            Kind::Qemu => "VM",
+            Kind::Lxc => "CT",
+        }
+    }
+
+    /// The directory of its configuration files below `nodes/NODE`.
+    pub fn config_dir(self) -> &'static str {
+        match self {
+            Kind::Qemu => "qemu-server",
+            Kind::Lxc => "lxc",
+        }
+    }
+}
+
+/// The process of a running guest.
+#[derive(Debug, Clone, Copy)]
+pub struct Running {
+    /// Its process id.
+    pub pid: u32,
+    /// When it was started, in seconds since 1970.
+    pub since: i64,
+}
+
+/// A guest.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    /// Virtual machine or container.
+    pub kind: Kind,
+    /// The current configuration.
+    pub config: Config,
+    /// Snapshots by name.
+    pub snapshots: BTreeMap<String, Snapshot>,
+    /// Set while the guest runs.
+    pub running: Option<Running>,
+}
+
+impl Guest {
+    /// A stopped guest without snapshots.
+    pub fn new(kind: Kind, config: Config) -> Guest {
+        Guest { kind, config, snapshots: BTreeMap::new(), running: None }
+    }
+
+    /// A configuration value that is text.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.config.get(key).and_then(Value::as_str)
+    }
+
+    /// The guest's name (`hostname` of a container).
+    pub fn name(&self) -> &str {
+        let key = match self.kind {
+            Kind::Qemu => "name",
+            Kind::Lxc => "hostname",
+        };
+        self.text(key).unwrap_or_default()
+    }
+
+    /// The `lock` line.
+    pub fn lock(&self) -> Option<&str> {
+        self.text("lock")
+    }
+
+    /// `VM is locked (backup)` if a lock is set.
+    pub fn check_lock(&self) -> Result<(), String> {
+        match self.lock() {
+            Some(lock) => Err(format!("{} is locked ({lock})", self.kind.label())),
+            None => Ok(()),
+        }
+    }
+
+    /// A digest over the whole configuration: current values, lock, and every snapshot.
+    ///
+    /// Proxmox VE uses SHA-1 of the file. The text hashed here is another one anyway, so this is
+    /// SHA-256 cut to the same forty hex digits.
+    pub fn digest(&self) -> String {
+        let text = json!({"config": self.config, "snapshots": self.snapshots}).to_string();
+        HEXLOWER.encode(&Sha256::digest(text.as_bytes())[..20])
+    }
+
+    /// Key and volume id of every disk or mount point that is part of the guest.
+    pub fn volumes(&self) -> Vec<(&str, &str)> {
+        let is_volume = |key: &str| match self.kind {
+            Kind::Qemu => {
+                ["scsi", "virtio", "sata", "ide", "efidisk", "tpmstate"].iter().any(|p| numbered(key, p))
+            }
+            Kind::Lxc => key == "rootfs" || numbered(key, "mp"),
+        };
+        self.config
+            .iter()
+            .filter(|(key, _)| is_volume(key))
+            .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+            .filter(|(_, text)| !text.contains("media=cdrom"))
+            .map(|(key, text)| (key, text.split(',').next().unwrap_or_default()))
+            .collect()
+    }
+
+    /// The size of the first disk in bytes, from its `size=` property.
+    pub fn max_disk(&self) -> u64 {
+        let key = match self.kind {
+            Kind::Qemu => "scsi0",
+            Kind::Lxc => "rootfs",
+        };
+        self.text(key)
+            .and_then(|t| t.split(',').find_map(|p| p.strip_prefix("size=")))
+            .map(parse_size)
+            .unwrap_or_default()
+    }
+
+    /// Memory in bytes; QEMU keeps it as text, LXC as a number, both in MiB.
+    pub fn max_mem(&self) -> u64 {
+        let mib = match self.config.get("memory") {
+            Some(Value::String(text)) => text.parse().unwrap_or(512),
+            Some(value) => value.as_u64().unwrap_or(512),
+            None => 512,
+        };
+        mib << 20
+    }
+}
+
+/// Whether `key` is `prefix` followed by digits only.
+pub(crate) fn numbered(key: &str, prefix: &str) -> bool {
+    key.strip_prefix(prefix).is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// `8G`, `52429K` or a plain number of bytes.
+fn parse_size(text: &str) -> u64 {
+    let shift = match text.as_bytes().last() {
+        Some(b'K') => 10,
+        Some(b'M') => 20,
+        Some(b'G') => 30,
+        Some(b'T') => 40,
+        _ => 0,
+    };
+    let digits = text.trim_end_matches(['K', 'M', 'G', 'T']);
+    digits.parse::<u64>().unwrap_or_default() << shift
+}
+
+/// Writes the lines that tell one machine from another.
+pub(crate) fn set_identity(kind: Kind, config: &mut Config, uuid: &str, genid: &str, mac: &str, ctime: i64) {
+    match kind {
+        Kind::Qemu => {
+            config.insert("smbios1".to_owned(), json!(format!("uuid={uuid}")));
+            config.insert("vmgenid".to_owned(), json!(genid));
+            let meta = format!("creation-qemu=10.1.2,ctime={ctime}");
+            config.insert("meta".to_owned(), json!(meta));
+            let net = format!("virtio={mac},bridge=vmbr0,firewall=1");
+            config.insert("net0".to_owned(), json!(net));
+        }
+        Kind::Lxc => {
+            let net = format!("name=eth0,bridge=vmbr0,hwaddr={mac},ip=dhcp,type=veth");
+            config.insert("net0".to_owned(), json!(net));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_volumes() {
+        let config = Config::from([
+            ("scsi0".to_owned(), json!("local-lvm:vm-1-disk-0,size=8G")),
+            ("ide2".to_owned(), json!("local:iso/a.iso,media=cdrom")),
+            ("scsihw".to_owned(), json!("virtio-scsi-single")),
+            ("memory".to_owned(), json!("64")),
+        ]);
+        let guest = Guest::new(Kind::Qemu, config);
+        assert_eq!(guest.max_disk(), 8 << 30);
+        assert_eq!(guest.max_mem(), 64 << 20);
+        assert_eq!(guest.volumes(), [("scsi0", "local-lvm:vm-1-disk-0")]);
+        assert_eq!(parse_size("52429K"), 53_687_296);
+    }
+
+    #[test]
+    fn digest_covers_lock_and_is_stable() {
+        let mut guest = Guest::new(Kind::Lxc, Config::new());
+        let before = guest.digest();
+        assert_eq!(before.len(), 40);
+        guest.config.insert("lock".to_owned(), json!("backup"));
+        assert_ne!(guest.digest(), before);
+        guest.config.remove("lock");
+        assert_eq!(guest.digest(), before);
+    }
+}
