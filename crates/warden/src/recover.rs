@@ -47,8 +47,8 @@ mod tests {
         let known = BTreeSet::from([old.as_str().to_owned()]);
         let judge = |found: &[Upid], now| judge(found, &known, 1000, now);
         assert_eq!(judge(&[old.clone(), new.clone()], 1001), Verdict::Adopt(new.clone()));
-        assert_eq!(judge(&[old.clone()], 1001), Verdict::Ask);
-        assert_eq!(judge(&[old.clone()], 1000 + SETTLE_S), Verdict::NothingStarted);
+        assert_eq!(judge(std::slice::from_ref(&old), 1001), Verdict::Ask);
+        assert_eq!(judge(std::slice::from_ref(&old), 1000 + SETTLE_S), Verdict::NothingStarted);
         assert_eq!(judge(&[], 0), Verdict::Ask, "a clock that went back is no reason to give up");
         assert_eq!(judge(&[old, new, other], 1001), Verdict::Ambiguous(2));
     }

@@ -1,4 +1,5 @@
 //! The warden's library against a simulated Proxmox: every request type, and what the simulator saw.
+#![expect(clippy::unwrap_used, reason = "helpers of tests; clippy.toml frees only functions")]
 
 use std::sync::Arc;
 use std::time::Duration;
