@@ -1,0 +1,216 @@
+//! A hub over real TLS for this crate's tests, which tells whatever lie a test wants.
+
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+
+use protocol::Sha256;
+use protocol::api::{
+    ApiFailure, EnrollmentCreated, EnrollmentNew, EnrollmentState, EnrollmentView, HostDetail, HostView,
+    LoginAnswer, LoginChallenge, OrderAccepted, OrderReceipt, OrderView, ReceiptsView,
+};
+use protocol::enroll::EnrollmentAnswer;
+use protocol::report::HostReport;
+use protocol::{Envelope, Signed};
+use rcgen::PublicKeyData as _;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::server::ResolvesServerCert;
+use rustls::sign::CertifiedKey;
+use serde::Serialize;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::testing::{NOW, name};
+
+/// What the hub says. Tests change it as they like.
+#[derive(Default)]
+pub(super) struct Says {
+    pub(super) hosts: Vec<HostView>,
+    pub(super) report: Option<HostReport>,
+    pub(super) receipts: Vec<Signed>,
+    pub(super) held: u64,
+    pub(super) answer: Option<EnrollmentAnswer>,
+    pub(super) policy: Option<Sha256>,
+    pub(super) logged_out: bool,
+    /// Makes the receipt for a submitted order.
+    pub(super) judge: Option<Box<dyn Fn(Sha256) -> Signed + Send>>,
+    order: Option<(Envelope, Vec<OrderReceipt>)>,
+    /// Everything that arrived: method, path, body.
+    pub(super) heard: Vec<(String, String, Vec<u8>)>,
+}
+
+impl Says {
+    pub(super) fn heard(&self, method: &str, path_has: &str) -> Option<&[u8]> {
+        let found = self.heard.iter().find(|(m, path, _)| m == method && path.contains(path_has));
+        found.map(|(_, _, body)| body.as_slice())
+    }
+
+    fn reply(&mut self, method: &str, path: &str, body: &[u8]) -> (u16, String) {
+        self.heard.push((method.to_owned(), path.to_owned(), body.to_vec()));
+        let path = path.strip_prefix("/api/v1/").unwrap_or_default();
+        let (path, _query) = path.split_once('?').unwrap_or((path, ""));
+        if self.logged_out && !path.starts_with("login") {
+            let failure = ApiFailure { code: "bad_token".into(), message: "expired".into() };
+            return (401, serde_json::to_string(&failure).unwrap());
+        }
+        let parts: Vec<&str> = path.split('/').collect();
+        match (method, parts.as_slice()) {
+            ("POST", ["login", "challenge"]) => {
+                ok(&LoginChallenge { challenge: Sha256::of(b"c"), expires_at: NOW })
+            }
+            ("POST", ["login"]) => {
+                ok(&LoginAnswer { token: "sesame".into(), operator: name("alice"), expires_at: NOW })
+            }
+            ("POST", ["enrollments"]) => {
+                let new: EnrollmentNew = serde_json::from_slice(body).unwrap();
+                self.policy = Some(Sha256::of(&new.policy.0));
+                ok(&EnrollmentCreated { id: 7, expires_at: NOW })
+            }
+            ("GET", ["enrollments", "7"]) => ok(&self.enrollment()),
+            ("GET", ["enrollments"]) => ok(&[self.enrollment()]),
+            ("POST", ["enrollments", "7", _]) => ok(&self.enrollment()),
+            ("GET", ["hosts"]) => ok(&self.hosts),
+            ("GET", ["hosts", _]) => ok(&HostDetail {
+                host: self.hosts[0].clone(),
+                report: self.report.clone(),
+                desired: None,
+                plan: None,
+            }),
+            ("GET", ["hosts", _, "receipts"]) => {
+                ok(&ReceiptsView { first: 0, held: self.held, receipts: self.receipts.clone() })
+            }
+            ("POST", ["hosts", _, "orders"]) => {
+                let envelope: Envelope = serde_json::from_slice(body).unwrap();
+                let op = envelope.id();
+                let mut receipts = self.order.take().map(|(_, receipts)| receipts).unwrap_or_default();
+                let version = receipts.last().map_or(1, |receipt| receipt.version + 1);
+                if let Some(judge) = &self.judge {
+                    receipts.push(OrderReceipt { version: version + 1, receipt: judge(op) });
+                }
+                self.order = Some((envelope, receipts));
+                ok(&OrderAccepted { op, version, online: true })
+            }
+            ("GET", ["hosts", _, "orders", _]) => {
+                let (envelope, receipts) = self.order.clone().unwrap();
+                ok(&OrderView {
+                    op: envelope.id(),
+                    version: receipts.last().map_or(1, |receipt| receipt.version),
+                    submitted_by: name("alice"),
+                    submitted_at: NOW,
+                    envelope,
+                    delivered: true,
+                    online: true,
+                    progress: None,
+                    problem: None,
+                    receipts,
+                })
+            }
+            _ => (404, "not a hub's words".to_owned()),
+        }
+    }
+
+    fn enrollment(&self) -> EnrollmentView {
+        EnrollmentView {
+            id: 7,
+            state: match self.answer {
+                Some(_) => EnrollmentState::WaitingForApproval,
+                None => EnrollmentState::WaitingForHost,
+            },
+            created_by: name("alice"),
+            created_at: NOW,
+            expires_at: NOW,
+            policy: self.policy.unwrap_or(Sha256::of(b"")),
+            answer: self.answer.clone(),
+        }
+    }
+}
+
+fn ok<T: Serialize + ?Sized>(value: &T) -> (u16, String) {
+    (200, serde_json::to_string(value).unwrap())
+}
+
+/// A running hub.
+pub(super) struct FakeHub {
+    pub(super) address: String,
+    pub(super) pin: Sha256,
+    pub(super) says: Arc<Mutex<Says>>,
+}
+
+#[derive(Debug)]
+struct Always(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Always {
+    fn resolve(&self, _hello: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+}
+
+impl FakeHub {
+    pub(super) async fn start() -> Self {
+        Self::with_key(None).await
+    }
+
+    /// A thief: shows the hub's certificate, but signs with another key.
+    pub(super) async fn start_with_stolen_certificate() -> Self {
+        Self::with_key(Some(rcgen::KeyPair::generate().unwrap())).await
+    }
+
+    async fn with_key(other: Option<rcgen::KeyPair>) -> Self {
+        let own = rcgen::KeyPair::generate().unwrap();
+        let certificate =
+            rcgen::CertificateParams::new(vec!["hub".to_owned()]).unwrap().self_signed(&own).unwrap();
+        let pin = Sha256::of(&own.subject_public_key_info());
+        let key = PrivateKeyDer::Pkcs8(other.unwrap_or(own).serialize_der().into());
+        let provider = rustls::crypto::ring::default_provider();
+        let signer = provider.key_provider.load_private_key(key).unwrap();
+        let shown = Arc::new(CertifiedKey::new(vec![certificate.der().clone()], signer));
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Always(shown)));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = format!("https://{}", listener.local_addr().unwrap());
+        let says = Arc::new(Mutex::new(Says::default()));
+        let (acceptor, state) = (TlsAcceptor::from(Arc::new(config)), says.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(connection(acceptor.clone(), stream, state.clone()));
+            }
+        });
+        Self { address, pin, says }
+    }
+}
+
+/// One request per connection. A failed handshake ends it, as it should.
+async fn connection(acceptor: TlsAcceptor, stream: TcpStream, says: Arc<Mutex<Says>>) {
+    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+    let mut bytes = Vec::new();
+    let head = loop {
+        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end + 4;
+        }
+        if stream.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
+            return;
+        }
+    };
+    let text = String::from_utf8(bytes[..head].to_vec()).unwrap();
+    let length = text
+        .lines()
+        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok())
+        .unwrap_or(0usize);
+    while bytes.len() < head + length {
+        if stream.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
+            return;
+        }
+    }
+    let mut words = text.split(' ');
+    let (method, path) = (words.next().unwrap(), words.next().unwrap());
+    let (status, body) = says.lock().unwrap().reply(method, path, &bytes[head..]);
+    let answer = format!(
+        "HTTP/1.1 {status} x\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let _ = stream.write_all(answer.as_bytes()).await;
+    let _ = stream.shutdown().await;
+}

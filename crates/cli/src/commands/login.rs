@@ -1,0 +1,107 @@
+//! `writ login`.
+
+use std::path::PathBuf;
+
+use authz::statement::sign_login;
+
+use super::{Context, now};
+use crate::args::LoginArgs;
+use crate::error::{Answer, Failure};
+use crate::hub::{Hub, HubAddress};
+use crate::state::{Config, Home, StateError, read_key, read_policy};
+use crate::text::utc;
+
+pub(super) async fn run(ctx: &Context, args: LoginArgs) -> Result<Answer, Failure> {
+    let home = ctx.home()?;
+    let config = merge(&home, &args)?;
+    let (policy, bytes) = match &args.policy {
+        Some(path) => read_policy(path)?,
+        None => home.policy()?,
+    };
+    let key = read_key(&config.key)?;
+    if policy.operator_of(&key.public()).is_none() {
+        ctx.note(&format!(
+            "note: key {} is not in your policy: hosts will refuse what it signs",
+            key.public().fingerprint()
+        ));
+    }
+
+    let hub = Hub::new(config.hub.clone(), config.pin, None)?;
+    let challenge = hub.challenge().await?;
+    // The pin is the key that TLS just proved, so the signature is worth nothing at another hub.
+    let answer = hub.login(&sign_login(config.pin, challenge.challenge, &key)).await?;
+    let printable_token = !answer.token.is_empty() && answer.token.bytes().all(|b| b.is_ascii_graphic());
+    if !printable_token || answer.token.len() > 1024 {
+        return Err(Failure::other(
+            "the hub gave a token that is none: are hub and writ of the same version?",
+        ));
+    }
+
+    // Only now: a failed login changes nothing.
+    let replaced = home.policy().ok().map(|(old, _)| *old.hash()).filter(|old| old != policy.hash());
+    home.save_policy(&bytes)?;
+    home.save_config(&config)?;
+    home.save_token(&answer.token)?;
+    let mut text = format!(
+        "Logged in at {} as {} until {} ({} from now).\nTrusted policy: version {}, {}\n",
+        config.hub,
+        answer.operator,
+        utc(answer.expires_at),
+        crate::text::span(answer.expires_at.saturating_sub(now())),
+        policy.version(),
+        policy.hash()
+    );
+    if let Some(old) = replaced {
+        text.push_str(&format!("It replaces {old}.\n"));
+    }
+    Ok(Answer::ok(text))
+}
+
+/// Options win over what is stored; what is missing in both is named.
+fn merge(home: &Home, args: &LoginArgs) -> Result<Config, Failure> {
+    let stored = match home.config() {
+        Ok(config) => Some(config),
+        Err(StateError::NoConfig) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let given: Option<HubAddress> = args.hub.as_deref().map(str::parse).transpose()?;
+    if let (Some(given), Some(stored), None) = (&given, &stored, args.pin)
+        && *given != stored.hub
+    {
+        return Err(Failure::other(format!(
+            "{given} is another hub than {}: give its --pin too",
+            stored.hub
+        )));
+    }
+    let mut missing = Vec::new();
+    let hub = given.or_else(|| stored.as_ref().map(|config| config.hub.clone()));
+    let pin = args.pin.or_else(|| stored.as_ref().map(|config| config.pin));
+    let key = match &args.key {
+        Some(path) => Some(absolute(path.clone())?),
+        None => stored.map(|config| config.key),
+    };
+    if hub.is_none() {
+        missing.push("--hub https://NAME:PORT");
+    }
+    if pin.is_none() {
+        missing.push("--pin HEX");
+    }
+    if key.is_none() {
+        missing.push("--key FILE");
+    }
+    if args.policy.is_none() && matches!(home.policy(), Err(StateError::NoPolicy)) {
+        missing.push("--policy FILE");
+    }
+    match (hub, pin, key) {
+        (Some(hub), Some(pin), Some(key)) if missing.is_empty() => Ok(Config { hub, pin, key }),
+        _ => Err(Failure::other(format!(
+            "the first login on this machine also needs {}: see `writ login --help`",
+            missing.join(" ")
+        ))),
+    }
+}
+
+/// Later logins may start elsewhere.
+fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
+    Ok(std::path::absolute(&path).map_err(|source| authz::files::FileError::io("find", &path, source))?)
+}

@@ -1,0 +1,163 @@
+//! The commands: read, ask, judge, write. What they decide is decided in the pure modules.
+
+mod apply;
+mod enroll;
+mod hosts;
+mod login;
+mod op;
+mod orders;
+mod policy;
+mod sign;
+mod submit;
+mod wait;
+
+use std::future::Future;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use authz::{Order, Policy, files};
+use protocol::text::printable;
+use protocol::{Envelope, HostName};
+
+use crate::args::{Cli, Command, advice};
+use crate::error::{Answer, Failure};
+use crate::hub::Hub;
+use crate::resolve::{Believed, ResolveError, Roster};
+use crate::state::Home;
+
+/// Does what the command line says.
+pub async fn dispatch(cli: Cli) -> Result<Answer, Failure> {
+    let ctx = Context { home: cli.home, quiet: cli.quiet };
+    match cli.command {
+        Command::Policy(command) => policy::run(&ctx, command),
+        Command::Login(args) => login::run(&ctx, args).await,
+        Command::Enroll(command) => enroll::run(&ctx, command).await,
+        Command::Hosts(args) => hosts::list(&ctx, args).await,
+        Command::Host(args) => hosts::show(&ctx, args).await,
+        Command::Apply(args) => apply::run(&ctx, args).await,
+        Command::Plan(args) => apply::plan(&ctx, args).await,
+        Command::Op(command) => op::run(&ctx, command).await,
+        Command::Show { order } => sign::show(&order),
+        Command::Sign(args) => sign::sign(&ctx, args),
+        Command::Submit(args) => submit::run(&ctx, args).await,
+        Command::Orders(args) => orders::list(&ctx, args).await,
+        Command::Order(args) => orders::show(&ctx, args).await,
+        Command::Receipts(args) => orders::receipts(&ctx, args).await,
+    }
+}
+
+/// What every command has.
+struct Context {
+    home: Option<std::path::PathBuf>,
+    quiet: bool,
+}
+
+impl Context {
+    fn home(&self) -> Result<Home, Failure> {
+        Ok(Home::open(self.home.clone())?)
+    }
+
+    /// Progress, on stderr.
+    fn note(&self, text: &str) {
+        if !self.quiet {
+            eprintln!("{}", printable(text));
+        }
+    }
+
+    /// A login at the hub, with what its answers are judged by.
+    fn session(&self) -> Result<Session, Failure> {
+        let home = self.home()?;
+        let config = home.config()?;
+        let (policy, policy_bytes) = home.policy()?;
+        let hub = Hub::new(config.hub.clone(), config.pin, Some(&home.token()?))?;
+        Ok(Session { home, config, policy, policy_bytes, hub })
+    }
+}
+
+/// A hub and what its answers are judged by.
+struct Session {
+    home: Home,
+    config: crate::state::Config,
+    policy: Policy,
+    policy_bytes: Vec<u8>,
+    hub: Hub,
+}
+
+impl Session {
+    /// All hosts, judged; what is believed is remembered.
+    async fn roster(&self) -> Result<Roster, Failure> {
+        let roster = Roster::judge(self.hub.hosts().await?, &self.policy, &self.home.memory()?);
+        for (_, host) in roster.believed() {
+            self.home.remember(host)?;
+        }
+        Ok(roster)
+    }
+
+    /// One host by the name that operators signed.
+    async fn believed(&self, name: &HostName) -> Result<Believed, Failure> {
+        Ok(self.roster().await?.by_name(name)?.1.clone())
+    }
+
+    /// Everything the hub says about one host. It must at least be about that host.
+    async fn detail(&self, host: &Believed) -> Result<protocol::api::HostDetail, Failure> {
+        let detail = self.hub.host(host.id()).await?;
+        if detail.host.host_id == *host.id() {
+            Ok(detail)
+        } else {
+            Err(ResolveError::Distrust(format!(
+                "asked about host {}, the hub answers about host {}: the hub is wrong or lying",
+                host.id(),
+                detail.host.host_id
+            ))
+            .into())
+        }
+    }
+}
+
+/// Unix seconds.
+fn now() -> u64 {
+    // A clock before 1970 makes everything expired, which is the safe way to be wrong.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Failure> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(Failure::Random)?;
+    Ok(bytes)
+}
+
+/// Writes a result file, never over another one by accident.
+fn write_new(path: &Path, bytes: &[u8], force: bool) -> Result<(), Failure> {
+    let exists = path.try_exists().map_err(|source| files::FileError::io("look for", path, source))?;
+    if exists && !force {
+        return Err(Failure::Exists(path.to_owned()));
+    }
+    Ok(files::write_atomic(path, bytes)?)
+}
+
+/// Reads an order file: bytes and meaning.
+fn read_order(path: &Path) -> Result<(Vec<u8>, Order), Failure> {
+    let bytes = files::read_limited(path, Envelope::MAX_PAYLOAD as u64)?;
+    match Order::decode(&bytes) {
+        Ok(order) => Ok((bytes, order)),
+        Err(source) => Err(Failure::NotAnOrder {
+            path: path.to_owned(),
+            why: source.to_string(),
+            advice: advice(&source),
+            source,
+        }),
+    }
+}
+
+/// Ends the waiting, not the work, when the operator presses Ctrl-C.
+async fn or_interrupt<T>(hint: &str, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::select! {
+        result = work => result,
+        _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted(hint.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod fake_hub;
+#[cfg(test)]
+mod tests;

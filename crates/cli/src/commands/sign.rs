@@ -1,0 +1,56 @@
+//! `writ show`, `writ sign`.
+
+use std::path::{Path, PathBuf};
+
+use protocol::Sha256;
+
+use super::{Context, read_order, write_new};
+use crate::args::SignArgs;
+use crate::error::{Answer, Failure};
+use crate::render;
+use crate::state::read_key;
+
+/// Where `ssh-keygen -Y sign` puts it too.
+pub(super) fn signature_path(order: &Path) -> PathBuf {
+    let mut name = order.as_os_str().to_owned();
+    name.push(".sig");
+    name.into()
+}
+
+pub(super) fn show(path: &Path) -> Result<Answer, Failure> {
+    let (bytes, order) = read_order(path)?;
+    Ok(Answer::ok(render::order(&order, &Sha256::of(&bytes))))
+}
+
+pub(super) fn sign(ctx: &Context, args: SignArgs) -> Result<Answer, Failure> {
+    let (bytes, order) = read_order(&args.order)?;
+    let output = args.output.unwrap_or_else(|| signature_path(&args.order));
+    if output.exists() && !args.force {
+        return Err(Failure::Exists(output));
+    }
+    // Even with --quiet: nobody signs what they have not seen.
+    eprint!("{}", render::order(&order, &Sha256::of(&bytes)));
+    let home = ctx.home()?;
+    let path = match args.key {
+        Some(path) => path,
+        None => home.config()?.key,
+    };
+    let key = read_key(&path)?;
+    let namespace = order.kind().namespace();
+    // A policy is not needed to sign, but where there is one a useless signature is worth a word.
+    if let Ok((policy, _)) = home.policy()
+        && policy.may_sign(&key.public(), namespace).is_none()
+    {
+        ctx.note(&format!(
+            "note: your policy does not let key {} sign {namespace}: the host will refuse",
+            key.public().fingerprint()
+        ));
+    }
+    write_new(&output, key.sign(namespace, &bytes).as_bytes(), args.force)?;
+    Ok(Answer::ok(format!(
+        "Signed with {} for {namespace}: {}\nNext: writ submit {}\n",
+        key.public().fingerprint(),
+        output.display(),
+        args.order.display()
+    )))
+}

@@ -1,0 +1,115 @@
+//! `writ submit`.
+
+use std::path::Path;
+
+use authz::files;
+use protocol::Envelope;
+
+use super::sign::signature_path;
+use super::{Context, Session, read_order, wait};
+use crate::args::SubmitArgs;
+use crate::error::{Answer, Failure};
+use crate::resolve::Believed;
+use crate::state::SubmittedOrder;
+
+pub(super) async fn run(ctx: &Context, args: SubmitArgs) -> Result<Answer, Failure> {
+    let (session, host, payload) = match &args.raw {
+        Some(name) => {
+            let payload = files::read_limited(&args.order, Envelope::MAX_PAYLOAD as u64)?;
+            let session = ctx.session()?;
+            let host = session.believed(name).await?;
+            (session, host, payload)
+        }
+        None => {
+            let (payload, order) = read_order(&args.order)?;
+            let session = ctx.session()?;
+            let roster = session.roster().await?;
+            let host = roster.by_id(&order.host.id)?.1.clone();
+            if order.host.key != host.key.fingerprint()
+                || order.host.generation != host.statement.host_key_gen
+            {
+                return Err(Failure::OtherKey { host: host.name().clone() });
+            }
+            (session, host, payload)
+        }
+    };
+    let sigs = signatures(&args)?;
+    let envelope = Envelope { payload: payload.into(), sigs };
+    send(ctx, &session, &host, envelope, &args).await
+}
+
+async fn send(
+    ctx: &Context,
+    session: &Session,
+    host: &Believed,
+    envelope: Envelope,
+    args: &SubmitArgs,
+) -> Result<Answer, Failure> {
+    let op = envelope.id();
+    // Before sending: if the answer is lost, the order may be on its way all the same. An older
+    // record keeps its version, which is the right one for what was sent then.
+    if session.home.order(&op)?.is_none() {
+        let record = SubmittedOrder { host: *host.id(), envelope: envelope.clone(), version: None };
+        session.home.save_order(&record)?;
+    }
+    let accepted = session.hub.submit(host.id(), &envelope).await.map_err(|source| {
+        if source.is_uncertain() {
+            Failure::Uncertain {
+                why: source.to_string(),
+                host: host.name().clone(),
+                op,
+                source: source.into(),
+            }
+        } else {
+            source.into()
+        }
+    })?;
+    if accepted.op != op {
+        return Err(Failure::other(format!(
+            "sent order {op}, the hub says that it took order {}: the hub is wrong or lying",
+            accepted.op
+        )));
+    }
+    let version = Some(accepted.version);
+    session.home.save_order(&SubmittedOrder { host: *host.id(), envelope, version })?;
+    ctx.note(&format!("order {op} is at the hub, for host '{}'", host.name()));
+    if !accepted.online {
+        ctx.note(&format!("host '{}' is offline, the order waits at the hub", host.name()));
+    }
+    let story = wait::for_receipt(ctx, session, host, &op, accepted.version, args.timeout).await?;
+    Ok(wait::answer(&story, host, &op, args.json))
+}
+
+fn signatures(args: &SubmitArgs) -> Result<Vec<String>, Failure> {
+    if args.sigs.len() > Envelope::MAX_SIGNATURES {
+        return Err(Failure::other(format!(
+            "an order can carry at most {} signatures: name fewer with --sig",
+            Envelope::MAX_SIGNATURES
+        )));
+    }
+    if !args.sigs.is_empty() {
+        return args.sigs.iter().map(|path| signature(path)).collect();
+    }
+    match signature(&signature_path(&args.order)) {
+        Ok(sig) => Ok(vec![sig]),
+        Err(Failure::File(error)) if error.is_not_found() => {
+            if args.raw.is_some() {
+                return Ok(Vec::new());
+            }
+            Err(Failure::other(format!(
+                "{} is not signed (there is no {}): run `writ sign {}`, or name a signature with --sig",
+                args.order.display(),
+                signature_path(&args.order).display(),
+                args.order.display()
+            )))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn signature(path: &Path) -> Result<String, Failure> {
+    let bytes = files::read_limited(path, Envelope::MAX_ARMOR as u64)?;
+    String::from_utf8(bytes).map_err(|_| {
+        Failure::other(format!("{} is not an SSH signature: sign with `writ sign`", path.display()))
+    })
+}

@@ -1,0 +1,207 @@
+//! Waiting for a receipt, and saying what it says.
+
+use std::time::Duration;
+
+use authz::{Outcome, Receipt};
+use protocol::api::OrderView;
+use protocol::{HostName, Sha256};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::{Context, Session, or_interrupt};
+use crate::error::{Answer, Failure};
+use crate::hub::POLL_S;
+use crate::judge::{Story, is_replay, story};
+use crate::render;
+use crate::resolve::Believed;
+use crate::text::{json, utc};
+
+/// Between questions to a hub that does not answer, or that answers at once without news.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Waits for the end of the submission that started at version `after`.
+pub(super) async fn for_receipt(
+    ctx: &Context,
+    session: &Session,
+    host: &Believed,
+    op: &Sha256,
+    after: u64,
+    timeout_s: u64,
+) -> Result<Story, Failure> {
+    let resume = format!("resume with `writ order {} {op} --wait`", host.name());
+    let hint = format!("the order is not recalled: {resume}");
+    or_interrupt(&hint, poll(ctx, session, host, op, after, timeout_s, &resume)).await
+}
+
+async fn poll(
+    ctx: &Context,
+    session: &Session,
+    host: &Believed,
+    op: &Sha256,
+    after: u64,
+    timeout_s: u64,
+    resume: &str,
+) -> Result<Story, Failure> {
+    let deadline = Instant::now() + Duration::from_secs(timeout_s);
+    let mut known = after;
+    // The first question only asks how things stand.
+    let mut wait_s = 0;
+    let mut told = String::new();
+    loop {
+        let asked = Instant::now();
+        match session.hub.order(host.id(), op, known, wait_s).await {
+            Ok(view) => {
+                let story = story(&view, after, host, op)?;
+                if story.end.is_some() {
+                    return Ok(story);
+                }
+                tell(ctx, &mut told, progress(&view, host.name(), story.committed));
+                let news = view.version > known;
+                known = known.max(view.version);
+                if !news && wait_s > 0 && asked.elapsed() < PAUSE {
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+            // The order is at the hub and the host; only we are cut off.
+            Err(error) if error.is_passing() => {
+                tell(ctx, &mut told, format!("{error}; trying again"));
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let left = deadline.saturating_duration_since(Instant::now()).as_secs();
+        if left == 0 {
+            return Err(Failure::Timeout {
+                what: format!("there is no receipt from host '{}' ({told})", host.name()),
+                waited_s: timeout_s,
+                hint: format!("the order may still be carried out, {resume}"),
+            });
+        }
+        wait_s = left.min(POLL_S);
+    }
+}
+
+fn tell(ctx: &Context, told: &mut String, words: String) {
+    if *told != words {
+        ctx.note(&words);
+        *told = words;
+    }
+}
+
+/// Where an order is, in the hub's and the agent's words.
+pub(super) fn progress(view: &OrderView, host: &HostName, committed: bool) -> String {
+    let place = match &view.progress {
+        Some(progress) => progress.state.to_string(),
+        None if committed => "committed, nonce burned".to_owned(),
+        None if view.delivered => "delivered to the host".to_owned(),
+        None if !view.online => format!("host '{host}' is offline, the order waits at the hub"),
+        None => "on its way to the host".to_owned(),
+    };
+    match &view.problem {
+        Some(problem) => format!("{place}; problem: {problem}"),
+        None => place,
+    }
+}
+
+/// The end of an order for programs.
+#[derive(Serialize)]
+struct Ended<'a> {
+    op: &'a Sha256,
+    host: &'a HostName,
+    success: bool,
+    outcome: &'a Outcome,
+    receipt: &'a Receipt,
+    /// A successful end of the same order before this submission.
+    earlier: Option<&'a Receipt>,
+}
+
+/// The end of an order, in words; success only when a verified receipt says so.
+pub(super) fn answer(story: &Story, host: &Believed, op: &Sha256, as_json: bool) -> Answer {
+    let Some((receipt, (_, outcome))) =
+        story.end.as_ref().and_then(|receipt| receipt.order_outcome().map(|end| (receipt, end)))
+    else {
+        return Answer {
+            stdout: String::new(),
+            failures: vec![format!(
+                "there is no receipt yet: wait with `writ order {} {op} --wait`",
+                host.name()
+            )],
+        };
+    };
+    let success = outcome.is_success();
+    let earlier = story.earlier_success.as_ref().filter(|_| is_replay(outcome));
+    let mut failures = Vec::new();
+    if !success {
+        failures.push(format!("the order was not carried out now: {outcome}"));
+    }
+    if as_json {
+        let page = Ended { op, host: host.name(), success, outcome, receipt, earlier };
+        return Answer { stdout: json(&page), failures };
+    }
+    let place = receipt.entry.map_or_else(
+        || "outside its log, as for every order that nobody known signed".to_owned(),
+        |entry| format!("entry {} of its log", entry.seq),
+    );
+    let mut stdout = format!(
+        "Order {op} on {}\n  {}\n  receipt verified: signed by the host's key {} on {}, {place}\n",
+        host.name(),
+        render::outcome(outcome),
+        host.key.fingerprint(),
+        utc(receipt.time)
+    );
+    if let Some((earlier, (_, outcome))) = earlier.and_then(|r| r.order_outcome().map(|end| (r, end))) {
+        stdout.push_str(&format!(
+            "  This order was carried out before, on {}: {}\n  An order can be used once: prepare a new one with `writ op`.\n",
+            utc(earlier.time),
+            render::outcome(outcome)
+        ));
+    }
+    Answer { stdout, failures }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::believe;
+    use crate::testing::{believed, done, ended, receipt};
+    use authz::RefusalCode;
+
+    fn story_of(outcome: Outcome, earlier: bool) -> Story {
+        let (host, op) = (believed(1, "web1"), Sha256::of(b"o"));
+        let make = |outcome| believe(&receipt(1, None, ended(op, outcome)), &host).unwrap();
+        Story { end: Some(make(outcome)), committed: true, earlier_success: earlier.then(|| make(done())) }
+    }
+
+    fn say(story: &Story, as_json: bool) -> Answer {
+        answer(story, &believed(1, "web1"), &Sha256::of(b"o"), as_json)
+    }
+
+    #[test]
+    fn only_a_successful_outcome_is_success() {
+        let good = say(&story_of(done(), false), false);
+        assert!(good.failures.is_empty() && good.stdout.contains("receipt verified"), "{good:?}");
+        let words: protocol::text::SafeText = "because".parse().unwrap();
+        for bad in [
+            Outcome::Refused { code: RefusalCode::BadSignature, why: words.clone() },
+            Outcome::Aborted { why: words.clone() },
+            Outcome::Failed { upid: None, why: words.clone() },
+            Outcome::Unknown { upid: None, why: words },
+        ] {
+            for as_json in [false, true] {
+                let answer = say(&story_of(bad.clone(), false), as_json);
+                assert_eq!(answer.failures.len(), 1, "{answer:?}");
+            }
+        }
+        assert_eq!(say(&Story::default(), false).failures.len(), 1);
+    }
+
+    #[test]
+    fn a_replay_says_that_it_was_carried_out_before() {
+        let refused = Outcome::Refused { code: RefusalCode::Replay, why: "used".parse().unwrap() };
+        let answer = say(&story_of(refused.clone(), true), false);
+        assert!(answer.stdout.contains("refused (replay)"), "{}", answer.stdout);
+        assert!(answer.stdout.contains("carried out before"), "{}", answer.stdout);
+        assert_eq!(answer.failures.len(), 1);
+        assert!(!say(&story_of(refused, false), false).stdout.contains("carried out before"));
+    }
+}

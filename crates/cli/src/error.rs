@@ -1,0 +1,165 @@
+//! The one place where errors become sentences and exit codes.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use authz::enroll::AnswerError;
+use authz::files::FileError;
+use authz::order::OrderError;
+use protocol::config::ConfigError;
+use protocol::text::printable;
+use protocol::{HostName, Sha256};
+
+use crate::hub::HubError;
+use crate::judge::JudgeError;
+use crate::policy_file::PolicyInitError;
+use crate::prepare::PrepareError;
+use crate::resolve::{Distrust, ResolveError};
+use crate::state::StateError;
+
+/// Why a command failed. All of these end with exit status 1.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The hub.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// A name that means nothing, or something untrue.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// A statement that is not believed.
+    #[error(transparent)]
+    Distrust(#[from] Distrust),
+    /// A receipt that is not believed.
+    #[error(transparent)]
+    Judge(#[from] JudgeError),
+    /// No order.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// No policy.
+    #[error(transparent)]
+    PolicyInit(#[from] PolicyInitError),
+    /// A host's answer that is not believed.
+    #[error(transparent)]
+    Answer(#[from] AnswerError),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A TOML file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A file that exists.
+    #[error("{path} exists already: give another name with -o, or replace it with --force", path = .0.display())]
+    Exists(PathBuf),
+    /// A file that is not an order.
+    #[error("{path} is not an order: {why}; {advice}", path = .path.display())]
+    NotAnOrder {
+        /// Which file.
+        path: PathBuf,
+        /// In words.
+        why: String,
+        /// What to do.
+        advice: &'static str,
+        /// What exactly.
+        #[source]
+        source: OrderError,
+    },
+    /// An order for a host key of the past.
+    #[error(
+        "the order is for another key of host '{host}' than the operator-signed statement names: prepare it again with `writ op`"
+    )]
+    OtherKey {
+        /// The host.
+        host: HostName,
+    },
+    /// No report to take facts from.
+    #[error(
+        "host '{0}' has not reported yet, so no order can be prepared: is writ-agent running there? See `writ host {0}`"
+    )]
+    NoReport(HostName),
+    /// The operator pressed Ctrl-C.
+    #[error("interrupted; {0}")]
+    Interrupted(String),
+    /// It took too long.
+    #[error("{what} after {waited}: {hint}", waited = crate::text::span(*.waited_s))]
+    Timeout {
+        /// What did not come.
+        what: String,
+        /// How long it was waited for.
+        waited_s: u64,
+        /// What to do.
+        hint: String,
+    },
+    /// The order may or may not have arrived.
+    #[error("{why}; the order may have reached the hub all the same: see `writ order {host} {op} --wait`")]
+    Uncertain {
+        /// In words.
+        why: String,
+        /// The host.
+        host: HostName,
+        /// The order.
+        op: Sha256,
+        /// What exactly.
+        #[source]
+        source: Box<HubError>,
+    },
+    /// No random numbers.
+    #[error("the system gives no random numbers ({0}): nothing was done")]
+    Random(getrandom::Error),
+    /// Anything else that is one sentence with a remedy.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Failure {
+    /// For one-off sentences.
+    pub fn other(sentence: impl Into<String>) -> Self {
+        Self::Other(sentence.into())
+    }
+}
+
+/// What a command gives back: text for stdout, and sentences about what is wrong in it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// The result.
+    pub stdout: String,
+    /// Not empty: exit status 1.
+    pub failures: Vec<String>,
+}
+
+impl Answer {
+    /// Success.
+    pub fn ok(stdout: impl Into<String>) -> Self {
+        Self { stdout: stdout.into(), failures: Vec::new() }
+    }
+}
+
+/// A failure as it is printed: one sentence, the causes only where asked for.
+pub fn sentence(failure: &Failure, verbose: bool) -> String {
+    let mut text = format!("writ: {}", printable(&failure.to_string()));
+    if verbose {
+        let mut cause = failure.source();
+        while let Some(inner) = cause {
+            text.push_str(&format!("\n  caused by: {}", printable(&inner.to_string())));
+            cause = inner.source();
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_sentence_and_the_causes_only_where_asked_for() {
+        let source = serde_json::from_str::<u32>("\"x\u{9b}\"").unwrap_err();
+        let failure = Failure::Hub(HubError::Malformed { what: "a host\u{1b}[2J", source });
+        let short = sentence(&failure, false);
+        assert_eq!(short.lines().count(), 1);
+        let long = sentence(&failure, true);
+        assert!(long.contains("caused by: ") && !long.contains(['\u{1b}', '\u{9b}']), "{long}");
+    }
+}

@@ -1,0 +1,387 @@
+//! The hub's `/api/v1`, from the operator's side. What it answers is data to be judged, never
+//! trusted: see [`crate::resolve`] and [`crate::judge`].
+
+use std::error::Error as _;
+use std::fmt;
+use std::time::Duration;
+
+use protocol::api::{
+    ApiFailure, DesiredAccepted, EnrollmentApprove, EnrollmentCreated, EnrollmentNew, EnrollmentView,
+    HostDetail, HostView, LoginAnswer, LoginChallenge, OrderAccepted, OrderView, ReceiptsView,
+};
+use protocol::desired::DesiredState;
+use protocol::text::printable;
+use protocol::{Envelope, HostId, Sha256, Signed};
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::{Method, RequestBuilder, StatusCode, Url, redirect};
+use serde::de::DeserializeOwned;
+
+use crate::tls::{Mismatch, client_config};
+
+/// Longest answer that is read, in bytes: a fleet of reports fits, a hostile hub cannot fill memory.
+const MAX_BODY: usize = 64 * 1024 * 1024;
+const CONNECT: Duration = Duration::from_secs(10);
+const REQUEST: Duration = Duration::from_secs(30);
+/// Long polls last up to [`POLL_S`] at the hub.
+const LONG_POLL: Duration = Duration::from_secs(40);
+/// How long one question about an order waits at the hub, seconds.
+pub const POLL_S: u64 = 25;
+/// As long as the enrollment code allows.
+const MAX_ADDRESS: usize = 200;
+
+/// Why the hub did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// Not an address.
+    #[error("'{0}' is not a hub address: write https://NAME or https://NAME:PORT, without a path")]
+    Address(String),
+    /// TLS could not be set up at all.
+    #[error("TLS could not be set up on this machine: this build of writ is broken")]
+    Tls(#[source] rustls::Error),
+    /// The HTTP client could not be set up at all.
+    #[error("the HTTP client could not be set up on this machine: this build of writ is broken")]
+    Client(#[source] reqwest::Error),
+    /// No connection.
+    #[error("the hub at {hub} cannot be reached ({reason}): check that it runs, and the network in between")]
+    Unreachable {
+        /// Its address.
+        hub: HubAddress,
+        /// In words.
+        reason: String,
+        /// What exactly.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// Somebody else, or a hub with a new key.
+    #[error(
+        "the server at {hub} shows key {seen}, but the hub's pin is {wanted}: nothing was sent. Either this is not your hub, or its key was changed: compare with `writ-hub` on the hub's own console, then `writ login --pin {seen}`"
+    )]
+    WrongPin {
+        /// Its address.
+        hub: HubAddress,
+        /// The pin.
+        wanted: Sha256,
+        /// What it showed.
+        seen: Sha256,
+    },
+    /// No token, or not any more.
+    #[error("your login at the hub has expired or is not known there: run `writ login`")]
+    Login,
+    /// The hub's own words.
+    #[error("the hub refuses ({code}): {message}")]
+    Refused {
+        /// For programs.
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// Not the hub's way of answering.
+    #[error(
+        "the server at {hub} answered with status {status}, not as a hub does: is this the hub's address, and a hub of this version?"
+    )]
+    Status {
+        /// Its address.
+        hub: HubAddress,
+        /// HTTP.
+        status: u16,
+    },
+    /// Too much.
+    #[error("the hub's answer is longer than {MAX_BODY} bytes: it was not read")]
+    TooLarge,
+    /// Not what was asked for.
+    #[error("the hub's answer cannot be read as {what}: are hub and writ of the same version?")]
+    Malformed {
+        /// What it should be.
+        what: &'static str,
+        /// What exactly.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A token that is no header value.
+    #[error("the stored token is damaged: run `writ login`")]
+    Token,
+}
+
+impl HubError {
+    /// Whether the hub may have done it although we do not know.
+    pub fn is_uncertain(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Status { .. } | Self::TooLarge | Self::Malformed { .. }
+        )
+    }
+
+    /// Whether asking again can help: the connection was not there.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+}
+
+/// `https://NAME[:PORT]`, nothing more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HubAddress(String);
+
+impl std::str::FromStr for HubAddress {
+    type Err = HubError;
+    fn from_str(text: &str) -> Result<Self, HubError> {
+        let wrong = || HubError::Address(printable(&text.chars().take(80).collect::<String>()));
+        let url = Url::parse(text).map_err(|_| wrong())?;
+        let plain = url.scheme() == "https"
+            && url.has_host()
+            && url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none();
+        if plain && text.len() <= MAX_ADDRESS {
+            Ok(Self(url.origin().ascii_serialization()))
+        } else {
+            Err(wrong())
+        }
+    }
+}
+
+impl fmt::Display for HubAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A hub behind its pin, with or without a login.
+pub struct Hub {
+    address: HubAddress,
+    pin: Sha256,
+    client: reqwest::Client,
+    mismatch: Mismatch,
+    token: Option<HeaderValue>,
+}
+
+impl Hub {
+    /// Sets up; connects with the first question.
+    pub fn new(address: HubAddress, pin: Sha256, token: Option<&str>) -> Result<Self, HubError> {
+        let (tls, mismatch) = client_config(pin).map_err(HubError::Tls)?;
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .https_only(true)
+            .http1_only()
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .connect_timeout(CONNECT)
+            .timeout(REQUEST)
+            .build()
+            .map_err(HubError::Client)?;
+        let token = token
+            .map(|token| {
+                let mut value =
+                    HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| HubError::Token)?;
+                value.set_sensitive(true);
+                Ok(value)
+            })
+            .transpose()?;
+        Ok(Self { address, pin, client, mismatch, token })
+    }
+
+    /// For login: a challenge.
+    pub async fn challenge(&self) -> Result<LoginChallenge, HubError> {
+        self.json("a login challenge", self.request(Method::POST, "login/challenge")).await
+    }
+
+    /// For login: the answer to it.
+    pub async fn login(&self, login: &Signed) -> Result<LoginAnswer, HubError> {
+        self.json("a login", self.request(Method::POST, "login").json(login)).await
+    }
+
+    /// All enrollments.
+    pub async fn enrollments(&self) -> Result<Vec<EnrollmentView>, HubError> {
+        self.json("a list of enrollments", self.request(Method::GET, "enrollments")).await
+    }
+
+    /// One enrollment.
+    pub async fn enrollment(&self, id: u64) -> Result<EnrollmentView, HubError> {
+        self.json("an enrollment", self.request(Method::GET, &format!("enrollments/{id}"))).await
+    }
+
+    /// A new one.
+    pub async fn enroll(&self, new: &EnrollmentNew) -> Result<EnrollmentCreated, HubError> {
+        self.json("a new enrollment", self.request(Method::POST, "enrollments").json(new)).await
+    }
+
+    /// Vouches for a host.
+    pub async fn approve(&self, id: u64, approve: &EnrollmentApprove) -> Result<(), HubError> {
+        self.body(self.request(Method::POST, &format!("enrollments/{id}/approve")).json(approve))
+            .await
+            .map(drop)
+    }
+
+    /// Refuses one.
+    pub async fn reject(&self, id: u64) -> Result<(), HubError> {
+        self.body(self.request(Method::POST, &format!("enrollments/{id}/reject"))).await.map(drop)
+    }
+
+    /// All hosts, unjudged.
+    pub async fn hosts(&self) -> Result<Vec<HostView>, HubError> {
+        self.json("a list of hosts", self.request(Method::GET, "hosts")).await
+    }
+
+    /// One host, unjudged.
+    pub async fn host(&self, id: &HostId) -> Result<HostDetail, HubError> {
+        self.json("a host", self.request(Method::GET, &format!("hosts/{id}"))).await
+    }
+
+    /// Sets the desired state.
+    pub async fn set_desired(&self, id: &HostId, state: &DesiredState) -> Result<DesiredAccepted, HubError> {
+        let request = self.request(Method::PUT, &format!("hosts/{id}/desired")).json(state);
+        self.json("an accepted desired state", request).await
+    }
+
+    /// Submits an order.
+    pub async fn submit(&self, id: &HostId, envelope: &Envelope) -> Result<OrderAccepted, HubError> {
+        let request = self.request(Method::POST, &format!("hosts/{id}/orders")).json(envelope);
+        self.json("an accepted order", request).await
+    }
+
+    /// All orders of a host.
+    pub async fn orders(&self, id: &HostId) -> Result<Vec<OrderView>, HubError> {
+        self.json("a list of orders", self.request(Method::GET, &format!("hosts/{id}/orders"))).await
+    }
+
+    /// One order; waits at the hub until there is something newer than `after`.
+    pub async fn order(
+        &self,
+        id: &HostId,
+        op: &Sha256,
+        after: u64,
+        wait_s: u64,
+    ) -> Result<OrderView, HubError> {
+        let request = self
+            .request(Method::GET, &format!("hosts/{id}/orders/{op}"))
+            .query(&[("after", after), ("wait_s", wait_s)])
+            .timeout(LONG_POLL);
+        self.json("an order", request).await
+    }
+
+    /// Entries of a host's log from `first`, unjudged.
+    pub async fn receipts(&self, id: &HostId, first: u64) -> Result<ReceiptsView, HubError> {
+        let request = self.request(Method::GET, &format!("hosts/{id}/receipts")).query(&[("first", first)]);
+        self.json("receipts", request).await
+    }
+
+    /// `path` is made of our own words, numbers and hexadecimal digits only.
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.client.request(method, format!("{}/api/v1/{path}", self.address));
+        match &self.token {
+            Some(token) => request.header(AUTHORIZATION, token.clone()),
+            None => request,
+        }
+    }
+
+    async fn json<T: DeserializeOwned>(
+        &self,
+        what: &'static str,
+        request: RequestBuilder,
+    ) -> Result<T, HubError> {
+        let body = self.body(request).await?;
+        serde_json::from_slice(&body).map_err(|source| HubError::Malformed { what, source })
+    }
+
+    async fn body(&self, request: RequestBuilder) -> Result<Vec<u8>, HubError> {
+        let mut response = request.send().await.map_err(|error| self.no_answer(error))?;
+        let status = response.status();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.no_answer(error))? {
+            if body.len() + chunk.len() > MAX_BODY {
+                return Err(HubError::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if status.is_success() {
+            return Ok(body);
+        }
+        // A refused login says why; with a token in hand 401 only means that it counts no more.
+        if status == StatusCode::UNAUTHORIZED && self.token.is_some() {
+            return Err(HubError::Login);
+        }
+        match serde_json::from_slice::<ApiFailure>(&body) {
+            Ok(ApiFailure { code, message }) => {
+                Err(HubError::Refused { code: printable(&code), message: printable(&message) })
+            }
+            Err(_) => Err(HubError::Status { hub: self.address.clone(), status: status.as_u16() }),
+        }
+    }
+
+    fn no_answer(&self, source: reqwest::Error) -> HubError {
+        let hub = self.address.clone();
+        if let Some(seen) = self.mismatch.seen() {
+            return HubError::WrongPin { hub, wanted: self.pin, seen };
+        }
+        HubError::Unreachable { hub, reason: reason(&source), source }
+    }
+}
+
+/// The cause in a few words; the whole chain is shown with `--verbose`.
+fn reason(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
+    }
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+            match io.kind() {
+                std::io::ErrorKind::ConnectionRefused => return "connection refused".to_owned(),
+                std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => {
+                    return "no route to it".to_owned();
+                }
+                std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::UnexpectedEof => {
+                    return "the connection broke".to_owned();
+                }
+                _ => {}
+            }
+            match tls_error(io) {
+                Some(rustls::Error::InvalidCertificate(_)) => {
+                    return "the server cannot prove that it holds the key that it shows".to_owned();
+                }
+                Some(_) => return "TLS failed; a hub speaks TLS 1.3".to_owned(),
+                None => {}
+            }
+        }
+        if inner.to_string().contains("dns error") {
+            return "its name is not known".to_owned();
+        }
+        cause = inner.source();
+    }
+    if error.is_connect() { "no connection".to_owned() } else { "the connection broke".to_owned() }
+}
+
+/// Where the TLS stack puts its error: an I/O error, sometimes inside another one.
+fn tls_error(io: &std::io::Error) -> Option<&rustls::Error> {
+    let inner = io.get_ref()?;
+    inner.downcast_ref().or_else(|| inner.downcast_ref::<std::io::Error>().and_then(tls_error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_https_addresses_are_hubs() {
+        let good: HubAddress = "https://hub.example:8440/".parse().unwrap();
+        assert_eq!(good.to_string(), "https://hub.example:8440");
+        assert_eq!("https://[::1]:8440".parse::<HubAddress>().unwrap().to_string(), "https://[::1]:8440");
+        for bad in [
+            "",
+            "hub.example",
+            "http://hub.example",
+            "https://hub.example/path",
+            "https://user@hub.example",
+            "https://user:pw@hub.example",
+            "https://hub.example?x=1",
+            "https://hub.example#x",
+            "file:///etc/passwd",
+            &format!("https://{}", "a".repeat(250)),
+        ] {
+            assert!(bad.parse::<HubAddress>().is_err(), "{bad}");
+        }
+    }
+}

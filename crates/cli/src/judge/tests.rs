@@ -1,0 +1,143 @@
+use protocol::Envelope;
+
+use super::*;
+use crate::testing::{NOW, believed, done, ended, mallory, name, receipt};
+
+fn op() -> Sha256 {
+    Sha256::of(b"order")
+}
+
+fn view(receipts: Vec<(u64, Signed)>) -> OrderView {
+    OrderView {
+        op: op(),
+        version: receipts.iter().map(|(version, _)| *version).max().unwrap_or(0),
+        submitted_by: name("alice"),
+        submitted_at: NOW,
+        envelope: Envelope { payload: b"order".to_vec().into(), sigs: vec![] },
+        delivered: true,
+        online: true,
+        progress: None,
+        problem: None,
+        receipts: receipts.into_iter().map(|(version, receipt)| OrderReceipt { version, receipt }).collect(),
+    }
+}
+
+fn refused(code: RefusalCode) -> Outcome {
+    Outcome::Refused { code, why: "used before".parse().unwrap() }
+}
+
+#[test]
+fn the_end_of_this_submission_counts_and_no_older_one() {
+    let host = believed(1, "web1");
+    let old = receipt(1, None, ended(op(), done()));
+    let story1 = story(&view(vec![(3, old.clone())]), 3, &host, &op()).unwrap();
+    assert!(story1.end.is_none() && story1.earlier_success.is_some());
+
+    let replay = receipt(1, None, ended(op(), refused(RefusalCode::Replay)));
+    let story2 = story(&view(vec![(3, old), (5, replay)]), 4, &host, &op()).unwrap();
+    let end = story2.end.unwrap();
+    let outcome = end.order_outcome().unwrap().1;
+    assert!(is_replay(outcome) && !outcome.is_success());
+    assert!(story2.earlier_success.is_some());
+}
+
+#[test]
+fn a_committed_order_has_not_ended() {
+    let event = Event::OrderCommitted { op: op(), kind: "snapshot.rollback".into(), signers: vec![] };
+    let story = story(&view(vec![(1, receipt(1, None, event))]), 0, &believed(1, "web1"), &op()).unwrap();
+    assert!(story.committed && story.end.is_none());
+}
+
+#[test]
+fn forged_receipts_are_never_success() {
+    let host = believed(1, "web1");
+    let genuine = receipt(1, None, ended(op(), done()));
+    let by_mallory = Receipt::verify(&genuine, host.id(), &host.key).unwrap().sign(&mallory());
+    let other_host = receipt(2, None, ended(op(), done()));
+    let mut altered = genuine.clone();
+    let place = altered.payload.0.windows(6).position(|w| w == b"rolled").unwrap();
+    altered.payload.0[place] = b'R';
+    let mut unsigned = genuine.clone();
+    unsigned.sig.clear();
+    for lie in [by_mallory, other_host, altered, unsigned] {
+        // Even next to a genuine one, and even as an old one.
+        for receipts in [vec![(1, lie.clone())], vec![(1, genuine.clone()), (2, lie.clone())]] {
+            let error = story(&view(receipts), 1, &host, &op()).unwrap_err();
+            assert!(error.to_string().starts_with("forged receipt: "), "{error}");
+        }
+    }
+}
+
+#[test]
+fn receipts_of_other_orders_are_refused() {
+    let host = believed(1, "web1");
+    let other = receipt(1, None, ended(Sha256::of(b"another"), done()));
+    let step = receipt(
+        1,
+        None,
+        Event::Step {
+            generation: 4,
+            kind: "guest.start".into(),
+            vmid: 101.try_into().unwrap(),
+            what: "start".parse().unwrap(),
+            outcome: done(),
+        },
+    );
+    for lie in [other, step] {
+        let error = story(&view(vec![(1, lie)]), 0, &host, &op()).unwrap_err();
+        assert!(matches!(error, JudgeError::OtherOrder { .. }), "{error}");
+    }
+    let mut wrong = view(vec![]);
+    wrong.op = Sha256::of(b"another");
+    assert!(matches!(story(&wrong, 0, &host, &op()), Err(JudgeError::OtherView { .. })));
+}
+
+#[test]
+fn another_generation_of_the_key_is_refused() {
+    let mut host = believed(1, "web1");
+    host.statement.host_key_gen = 2;
+    let error = believe(&receipt(1, None, ended(op(), done())), &host).unwrap_err();
+    assert!(matches!(error, JudgeError::Generation { expected: 2, found: 1, .. }));
+}
+
+fn log(length: u64) -> Vec<Signed> {
+    let mut prev = Sha256::from_bytes([0; 32]);
+    (0..length)
+        .map(|seq| {
+            let signed = receipt(1, Some((seq, prev)), ended(Sha256::of(&seq.to_be_bytes()), done()));
+            prev = Sha256::of(&signed.payload.0);
+            signed
+        })
+        .collect()
+}
+
+fn follow(entries: &[Signed]) -> Result<Chain, ChainError> {
+    let (mut chain, host) = (Chain::default(), believed(1, "web1"));
+    for entry in entries {
+        chain.push(entry, &host)?;
+    }
+    Ok(chain)
+}
+
+#[test]
+fn a_whole_log_is_believed_and_every_crack_is_named() {
+    let entries = log(4);
+    let chain = follow(&entries).unwrap();
+    chain.finish(4).unwrap();
+    assert!(matches!(chain.finish(5), Err(ChainError::Missing { held: 5, shown: 4 })));
+
+    let gap = [&entries[..1], &entries[2..]].concat();
+    assert!(matches!(follow(&gap), Err(ChainError::Place { place: 1, found: 2 })));
+    assert!(matches!(follow(&entries[1..]), Err(ChainError::Place { place: 0, found: 1 })));
+    let doubled = [&entries[..2], &entries[1..]].concat();
+    assert!(matches!(follow(&doubled), Err(ChainError::Place { place: 2, found: 1 })));
+    let forked = [&entries[..2], &[receipt(1, Some((2, Sha256::of(b"x"))), ended(op(), done()))]].concat();
+    assert!(matches!(follow(&forked), Err(ChainError::Prev { place: 2 })));
+    let outside = [&entries[..1], &[receipt(1, None, ended(op(), done()))]].concat();
+    assert!(matches!(follow(&outside), Err(ChainError::NoEntry { place: 1 })));
+    let foreign = [&entries[..1], &[receipt(2, Some((1, Sha256::of(b"x"))), ended(op(), done()))]].concat();
+    assert!(matches!(follow(&foreign), Err(ChainError::Receipt { place: 1, .. })));
+    // The first entry must not pretend to continue anything.
+    let headless = [receipt(1, Some((0, Sha256::of(b"x"))), ended(op(), done()))];
+    assert!(matches!(follow(&headless), Err(ChainError::Prev { place: 0 })));
+}

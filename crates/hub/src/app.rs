@@ -1,0 +1,115 @@
+//! What every request and every channel shares.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use protocol::Sha256;
+use protocol::frame::{HEARTBEAT_S, SILENCE_S};
+
+use crate::live::Live;
+use crate::operators::OperatorsFile;
+use crate::store::Store;
+
+/// The hub's insides; clones share them.
+pub(crate) type App = Arc<AppInner>;
+
+/// See [`App`].
+#[derive(Debug)]
+pub(crate) struct AppInner {
+    pub(crate) store: Store,
+    pub(crate) live: Live,
+    pub(crate) operators: OperatorsFile,
+    /// SHA-256 of the hub's own SubjectPublicKeyInfo.
+    pub(crate) pin: Sha256,
+    pub(crate) environment: Environment,
+}
+
+impl AppInner {
+    /// Unix seconds.
+    pub(crate) fn now(&self) -> u64 {
+        (self.environment.clock.0)()
+    }
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.environment.limits
+    }
+}
+
+/// Gives unix seconds.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl Clock {
+    /// A clock that asks `now` for unix seconds.
+    pub fn new(now: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// The machine's.
+    pub fn system() -> Self {
+        // A clock before 1970 makes everything look unexpired; such a machine has other problems.
+        Self::new(|| {
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+        })
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Clock({})", (self.0)())
+    }
+}
+
+/// How long the hub waits for others, and how many it serves at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Open connections; more wait in the kernel's queue.
+    pub connections: usize,
+    /// For the TLS handshake.
+    pub handshake: Duration,
+    /// For a request's header, also between two requests.
+    pub header: Duration,
+    /// For a request's body.
+    pub body: Duration,
+    /// For the first frame of a channel.
+    pub hello: Duration,
+    /// Between two heartbeats of the hub.
+    pub heartbeat: Duration,
+    /// Silence after which a channel is closed.
+    pub silence: Duration,
+    /// For one frame to leave; an agent that does not read for so long is dropped.
+    pub send: Duration,
+    /// For connections to end when the hub stops.
+    pub stop: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 4_096,
+            handshake: Duration::from_secs(10),
+            header: Duration::from_secs(20),
+            body: Duration::from_secs(30),
+            hello: Duration::from_secs(10),
+            heartbeat: Duration::from_secs(HEARTBEAT_S),
+            silence: Duration::from_secs(SILENCE_S),
+            send: Duration::from_secs(30),
+            stop: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What a hub takes from its surroundings; tests bring their own.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// Unix seconds.
+    pub clock: Clock,
+    /// Patience.
+    pub limits: Limits,
+}
+
+impl Default for Environment {
+    fn default() -> Self {
+        Self { clock: Clock::system(), limits: Limits::default() }
+    }
+}

@@ -1,0 +1,36 @@
+//! Whole-system scenarios: the real binaries as separate processes against a simulated Proxmox VE, on
+//! this machine only, in a temporary directory.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`bins`] | finds the workspace's binaries, building what is missing |
+//! | [`process`] | child processes that never outlive their owner |
+//! | [`stand`] | brings up pve-sim, hub, warden and agent; drives `writ` and `ssh-keygen` as a person would |
+//! | [`evil_hub`] | what somebody could do who owns the hub: rewrite its database |
+//! | [`forge`] | changes an order the way an attacker or a mistake would |
+//! | [`demo`] | `./run demo` |
+//!
+//! The tests beside this library use the same stand; `tests/fence.rs` holds the architecture to what
+//! ARCHITECTURE.md says.
+
+pub mod bins;
+pub mod demo;
+pub mod evil_hub;
+pub mod forge;
+pub mod process;
+pub mod stand;
+
+/// Whatever goes wrong while a scenario is set up or driven, in one sentence.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Trouble(pub String);
+
+impl Trouble {
+    /// With context.
+    pub fn new(what: impl std::fmt::Display, why: impl std::fmt::Display) -> Self {
+        Self(format!("{what}: {why}"))
+    }
+}
+
+/// Most functions here.
+pub type Fallible<T> = Result<T, Trouble>;
