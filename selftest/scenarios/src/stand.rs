@@ -230,7 +230,7 @@ impl Stand {
     /// Waits until the hub shows the host as connected and has a report of it.
     pub async fn wait_online(&self, name: &str) -> Fallible<Value> {
         self.host_when(name, "connected with a report", |host| {
-            host["host"]["online"] == true && !host["report"].is_null()
+            host["online"] == true && !host["report"].is_null()
         })
         .await
     }
