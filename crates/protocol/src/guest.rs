@@ -26,6 +26,28 @@ pub struct GuestIdentity {
 }
 
 impl GuestIdentity {
+    /// The identity from facts in whatever order and spelling they were read. The agent that
+    /// reports a guest and the warden that checks it both come through here, so they agree.
+    pub fn from_facts(
+        smbios_uuid: Option<&str>,
+        vmgenid: Option<&str>,
+        meta_ctime: Option<u64>,
+        macs: impl IntoIterator<Item = String>,
+        volids: impl IntoIterator<Item = String>,
+    ) -> Self {
+        let sorted = |items: &mut dyn Iterator<Item = String>| -> Vec<String> {
+            items.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+        };
+        Self {
+            smbios_uuid: smbios_uuid.map(str::to_ascii_lowercase),
+            vmgenid: vmgenid.map(str::to_ascii_lowercase),
+            meta_ctime,
+            macs: sorted(&mut macs.into_iter().map(|mac| mac.to_ascii_uppercase())),
+            volids: sorted(&mut volids.into_iter()),
+            giid: None,
+        }
+    }
+
     /// The names of the facts that differ. Empty: the same guest, as far as can be told.
     pub fn differences(&self, now: &Self) -> Vec<&'static str> {
         let Self { smbios_uuid, vmgenid, meta_ctime, macs, volids, giid } = self;

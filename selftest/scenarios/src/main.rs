@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use scenarios::demo::Ending;
 
 /// Whole-system scenarios on this machine, with the real binaries and a simulated Proxmox VE.
 #[derive(Parser)]
@@ -26,9 +27,10 @@ enum Command {
 async fn main() -> ExitCode {
     let Command::Demo { once } = Args::parse().command;
     match scenarios::demo::run(once).await {
-        Ok(true) if once => ExitCode::SUCCESS,
-        Ok(good) if !once && good => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
+        Ok(Ending::AsExpected) => ExitCode::SUCCESS,
+        // Without --once, being stopped is how it is meant to end.
+        Ok(Ending::Stopped) if !once => ExitCode::SUCCESS,
+        Ok(Ending::Stopped | Ending::NotAsExpected) => ExitCode::FAILURE,
         Err(trouble) => {
             eprintln!("demo: {trouble}");
             ExitCode::FAILURE

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::Sha256;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
@@ -194,11 +195,16 @@ impl Stand {
 
     /// `writ-warden serve`
     pub async fn start_warden(&mut self, env: &[(&str, &str)]) -> Fallible<()> {
+        self.warden = Some(self.warden_process(env).await?);
+        Ok(())
+    }
+
+    /// The same, for tests that hold the process themselves.
+    pub async fn warden_process(&self, env: &[(&str, &str)]) -> Fallible<Process> {
         let config = self.text("warden.toml");
         let mut process = self.service("warden", "writ-warden", &["serve", "--config", &config], env)?;
         process.line_with("ready").await?;
-        self.warden = Some(process);
-        Ok(())
+        Ok(process)
     }
 
     /// `writ-agent run`
@@ -321,9 +327,33 @@ impl Stand {
             .map_err(|error| Trouble::new(format!("cannot write {file}"), error))
     }
 
-    fn write(&self, file: &str, text: &str) -> Fallible<()> {
+    /// Writes a file of the stand.
+    pub fn write(&self, file: &str, text: &str) -> Fallible<()> {
         std::fs::write(self.at(file), text)
             .map_err(|error| Trouble::new(format!("cannot write {file}"), error))
+    }
+
+    /// Reads a text file of the stand.
+    pub fn read(&self, file: &str) -> Fallible<String> {
+        std::fs::read_to_string(self.at(file))
+            .map_err(|error| Trouble::new(format!("cannot read {file}"), error))
+    }
+
+    /// Prepares an order to roll the demo guest back and signs it with plain `ssh-keygen`; gives its id.
+    pub async fn rollback_order(&self, file: &str) -> Fallible<Sha256> {
+        let args = ["op", "snapshot.rollback", "web1", "101", "before-upgrade", "-o", file];
+        expect("writ op", &self.writ(&args).await?)?;
+        self.ssh_sign("alice", file).await?;
+        Ok(Sha256::of(&self.read_work(file)?))
+    }
+
+    /// The host's log as `writ receipts` verified it.
+    pub async fn receipts(&self, name: &str) -> Fallible<Vec<Value>> {
+        let out = self.writ(&["receipts", name, "--json"]).await?;
+        expect("writ receipts", &out)?;
+        let log: Value =
+            serde_json::from_str(&out.stdout).map_err(|error| Trouble::new("writ receipts --json", error))?;
+        Ok(log["receipts"].as_array().cloned().unwrap_or_default())
     }
 
     /// The simulator's side door, GET.
