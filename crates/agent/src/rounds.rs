@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use authz::{Event, Receipt};
+use futures_util::future::{Fuse, FusedFuture as _, FutureExt as _};
 use protocol::local::WardenRequest;
 use protocol::plan::{Plan, Step};
 use protocol::report::{HostReport, Known};
@@ -168,14 +169,17 @@ impl Reconciler {
         tracing::info!(%step, generation, "step handed to the warden");
         let request = WardenRequest::Step { step: step.clone(), generation };
         let mut performing = std::pin::pin!(async { self.warden.perform(&request).await?.receipt().await });
+        // Beside the step, never instead of it: the step's answer is taken as soon as it comes.
+        let mut reporting = std::pin::pin!(Fuse::terminated());
         loop {
             tokio::select! {
                 ended = &mut performing => {
                     let receipt = ended.map_err(|error: WardenError| sentence(&error))?;
                     return step_outcome(&receipt);
                 }
-                _ = ticks.tick() => { self.report().await; }
-                () = self.kick.notified() => { self.report().await; }
+                _ = &mut reporting => {}
+                _ = ticks.tick(), if reporting.is_terminated() => reporting.set(self.report().fuse()),
+                () = self.kick.notified(), if reporting.is_terminated() => reporting.set(self.report().fuse()),
             }
         }
     }

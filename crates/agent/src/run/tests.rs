@@ -151,7 +151,6 @@ async fn the_desired_state_is_reached_and_shown() {
 
 #[tokio::test]
 async fn a_refused_step_is_shown_and_not_repeated() {
-    let _ = tracing_subscriber::fmt().with_env_filter("debug").with_writer(std::io::stderr).try_init();
     let mut bench = Bench::new(Upgrade::Right).await;
     let refusal = Outcome::Refused { code: RefusalCode::Busy, why: "too many today".parse().unwrap() };
     let warden = FakeWarden::start(bench.dir.path(), move |_, _| {
