@@ -64,6 +64,7 @@ impl Collector {
                     policy_version: enrolled.policy_version,
                     policy: enrolled.policy,
                     log_size: status.log_size,
+                    closed: status.closed,
                 }),
             },
         }

@@ -14,6 +14,8 @@ use protocol::enroll::EnrollmentCode;
 use protocol::text::printable;
 use zeroize::Zeroizing;
 
+/// Where the configuration lies unless said otherwise.
+const CONFIG: &str = "/etc/writ/agent.toml";
 /// Longest code file.
 const MAX_CODE: u64 = 4096;
 
@@ -23,7 +25,7 @@ const MAX_CODE: u64 = 4096;
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
-    /// The configuration, usually /etc/writ/agent.toml.
+    /// The configuration [default: /etc/writ/agent.toml].
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Check what works, change nothing: `read` (Proxmox; the default) or `hub` (one report).
@@ -109,10 +111,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
     use clap::error::ErrorKind::{
         ArgumentConflict, InvalidValue, MissingRequiredArgument, MissingSubcommand,
     };
-    let missing =
-        || wrong_usage(MissingRequiredArgument, "--config FILE is needed, usually /etc/writ/agent.toml");
     let config = |path: Option<&Path>| -> Result<AgentConfig, Failure> {
-        Ok(AgentConfig::load(path.ok_or_else(missing)?)?)
+        Ok(AgentConfig::load(path.unwrap_or(Path::new(CONFIG)))?)
     };
     let path = cli.config.as_deref();
     match (cli.command, cli.selftest.as_deref()) {
@@ -168,7 +168,7 @@ fn say(text: &str) -> Result<(), Failure> {
 }
 
 async fn serve(config: &AgentConfig) -> Result<(), Failure> {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("WRIT_LOG")
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -270,9 +270,7 @@ mod tests {
     async fn mistakes_are_usage_and_trouble_is_a_sentence() {
         for words in [
             &[][..],
-            &["run"],
             &["enroll", "writ1-CODE", "--config", "a.toml"],
-            &["--selftest"],
             &["--selftest=write", "--config", "a.toml"],
             &["--selftest", "run", "--config", "a.toml"],
             &["--selftest=read", "--api", "https://h", "--pin", "spki:00"],

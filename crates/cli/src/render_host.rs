@@ -91,10 +91,18 @@ fn unknown(why: &str) -> String {
 }
 
 fn warden_rows(warden: &WardenReport) -> Vec<(&'static str, String)> {
-    vec![
-        ("warden", format!("{}, {} log entries", warden.version, warden.log_size)),
+    let mut rows = vec![
+        ("warden", format!("{}, {} in its log", warden.version, entries(warden.log_size))),
         ("policy", format!("version {} ({})", warden.policy_version, warden.policy)),
-    ]
+    ];
+    if let Some(why) = &warden.closed {
+        rows.push(("REFUSES", format!("every order and step: {}", printable(why))));
+    }
+    rows
+}
+
+fn entries(count: u64) -> String {
+    if count == 1 { "1 entry".into() } else { format!("{count} entries") }
 }
 
 fn node_rows(node: &NodeReport) -> Vec<(&'static str, String)> {

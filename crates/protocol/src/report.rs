@@ -73,6 +73,8 @@ pub struct WardenReport {
     pub policy: Sha256,
     /// Entries in the audit log.
     pub log_size: u64,
+    /// Why it refuses signed orders at the moment, if it does (a damaged journal).
+    pub closed: Option<String>,
 }
 
 /// The Proxmox node.
