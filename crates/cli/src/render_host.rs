@@ -226,12 +226,15 @@ pub fn desired_and_plan(detail: &HostDetail) -> String {
 /// A plan: steps, and what waits for whom.
 pub fn plan(view: &PlanView, wanted: Option<u64>) -> String {
     let plan = &view.plan;
-    let mut text = format!("Plan for generation {}, of {}", plan.generation, utc(view.received_at));
-    if wanted.is_some_and(|wanted| wanted != plan.generation) {
+    let mut text =
+        format!("Plan for generation {}, of {} (not signed)", plan.generation, utc(view.received_at));
+    let outdated = wanted.is_some_and(|wanted| wanted != plan.generation);
+    if outdated {
         text.push_str(" (OUTDATED: not for the desired state above)");
     }
     text.push('\n');
-    if plan.is_converged() {
+    // An empty plan says nothing when it is about something else, or when the host had trouble.
+    if plan.is_converged() && !outdated && view.problem.is_none() {
         text.push_str("  nothing to do: everything wanted is so\n");
     }
     for step in &plan.steps {
