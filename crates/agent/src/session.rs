@@ -10,7 +10,7 @@ use std::time::Duration;
 use protocol::desired::DesiredState;
 use protocol::frame::{AgentFrame, HubFrame, RECEIPTS_PER_FRAME, VERSION};
 use protocol::plan::Plan;
-use protocol::report::HostReport;
+use protocol::report::{HostReport, Known};
 use protocol::text::printable;
 use protocol::{Envelope, Signed};
 
@@ -247,7 +247,14 @@ impl Session {
         match note {
             Note::Report(report) => {
                 self.seq += 1;
-                vec![Effect::Send(AgentFrame::Report { seq: self.seq, report })]
+                // Entries that nobody announced: a warden that was started again ended what a
+                // crash interrupted, or an order outlived the agent that had handed it over.
+                let behind = matches!(&report.warden, Known::Known(warden) if warden.log_size > self.held);
+                let mut effects = vec![Effect::Send(AgentFrame::Report { seq: self.seq, report })];
+                if behind {
+                    effects.extend(self.read_log());
+                }
+                effects
             }
             Note::Plan { plan, problem } => vec![Effect::Send(AgentFrame::Plan { plan, problem })],
             Note::Order(frame) => vec![Effect::Send(frame)],

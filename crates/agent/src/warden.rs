@@ -171,6 +171,9 @@ impl Warden {
         // From here on the warden may have got it.
         match timeout(CONNECT, stream.write_all(&frame)).await {
             Ok(Ok(())) => {}
+            // A warden that turns this user away answers without reading the question; its words
+            // are there all the same, and if they are not, the end of data says so.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
             Ok(Err(error)) => return Err(self.closed(reason(&error))),
             Err(_) => {
                 return Err(WardenError::Timeout { path: self.socket.clone(), seconds: CONNECT.as_secs() });

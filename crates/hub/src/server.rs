@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,7 +119,9 @@ pub async fn serve_in(config: HubConfig, environment: Environment) -> Result<Run
 /// Two hubs on one database would not see each other's channels. The lock ends with the process.
 fn lock(path: &std::path::Path) -> Result<std::fs::File, HubError> {
     let fail = |source| FileError::io("lock", path, source);
-    let file = std::fs::File::create(path).map_err(fail)?;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(path).map_err(fail)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => {

@@ -1,6 +1,7 @@
 //! The warden's state and its start.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -64,6 +65,8 @@ pub struct Warden {
     state: Mutex<State>,
     busy: Mutex<BTreeSet<Vmid>>,
     fatal: watch::Sender<Option<String>>,
+    /// Locked while the warden runs, enrolled or not.
+    _lock: std::fs::File,
 }
 
 /// Keeps other changes away from a guest until it is dropped.
@@ -88,6 +91,7 @@ impl Warden {
     pub fn open(config: WardenConfig) -> Result<(Arc<Self>, Vec<Interrupted>), StartError> {
         let client = config.proxmox.client()?;
         files::prepare_state_dir(&config.state_dir)?;
+        let lock = lock_state(&config.state_dir)?;
         let boot_id = boot_id()?;
         let (state, interrupted) = match Identity::load(&config.state_dir)? {
             None => (State::Unenrolled, Vec::new()),
@@ -115,6 +119,7 @@ impl Warden {
             state: Mutex::new(state),
             busy: Mutex::new(BTreeSet::new()),
             fatal: watch::channel(None).0,
+            _lock: lock,
         };
         Ok((Arc::new(warden), interrupted))
     }
@@ -269,6 +274,24 @@ fn first_enrollment(
     let ledger = Ledger::create(directory, identity.clone(), boot_id).map_err(|error| chain(&error))?;
     identity.finish(directory).map_err(|error| chain(&error))?;
     Ok((identity, ledger))
+}
+
+/// One warden a state directory, also before there is a journal to lock: a second one could write
+/// another policy over the first one's.
+fn lock_state(directory: &Path) -> Result<std::fs::File, StartError> {
+    let path = directory.join("lock");
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|source| FileError::io("open", &path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Locked(JournalError::Locked { path })),
+        Err(std::fs::TryLockError::Error(source)) => Err(FileError::io("lock", &path, source).into()),
+    }
 }
 
 fn policy_problem(error: &PolicyError) -> String {

@@ -39,6 +39,17 @@ fn build() -> Fallible<PathBuf> {
         .ok_or_else(|| Trouble("this program is in no folder".into()))?;
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // What cargo told this process about its own package would make build scripts, such as ring's,
+    // run again for every build that starts elsewhere.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_")
+            || text.starts_with("CARGO_MANIFEST_")
+            || text.starts_with("CARGO_BIN_")
+        {
+            cargo.env_remove(&name);
+        }
+    }
     cargo.current_dir(&workspace).args(["build", "--quiet", "--locked", "--workspace", "--bins"]);
     if folder.file_name().is_some_and(|name| name == "release") {
         cargo.arg("--release");
