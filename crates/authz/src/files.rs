@@ -55,7 +55,7 @@ pub enum FileError {
 
 fn reason(error: &io::Error) -> String {
     let remedy = match error.kind() {
-        io::ErrorKind::NotFound => "it does not exist: create it or correct the path",
+        io::ErrorKind::NotFound => "it does not exist: correct the path or put the file there",
         io::ErrorKind::PermissionDenied => "permission denied: check the owner and the mode",
         io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only: use a writable directory",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "no space is left: free some",

@@ -14,7 +14,7 @@
 //! Integers are big-endian. `op` is the start of the payload's SHA-256, `prev` the start of the
 //! previous record's SHA-256, `check` the start of the SHA-256 of the bytes before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -41,7 +41,7 @@ pub enum JournalError {
         path: PathBuf,
     },
     /// It was there once and is gone, or never was.
-    #[error("the nonce journal {path} is missing, so it cannot be known which orders were used: signed orders are refused until an operator re-anchors the host", path = .path.display())]
+    #[error("the nonce journal {path} is missing, so it cannot be known which orders were used: signed orders are refused. There is no re-anchoring yet: root moves the state directory away and enrolls the host anew", path = .path.display())]
     Missing {
         /// Where it should be.
         path: PathBuf,
@@ -53,7 +53,7 @@ pub enum JournalError {
         path: PathBuf,
     },
     /// Damaged in the middle.
-    #[error("the nonce journal {path} is damaged at record {record} ({why}): signed orders are refused until an operator re-anchors the host", path = .path.display())]
+    #[error("the nonce journal {path} is damaged at record {record} ({why}): signed orders are refused. There is no re-anchoring yet: root moves the state directory away and enrolls the host anew", path = .path.display())]
     Corrupt {
         /// Which file.
         path: PathBuf,
@@ -107,6 +107,9 @@ pub struct NonceJournal {
     burned: BTreeMap<Nonce, Burned>,
     records: u64,
     prev: [u8; 16],
+    /// The trace of an unfinished write follows the last record. It is cut off when the next record is
+    /// written, not before: until somebody compared journal and log it may be evidence.
+    torn: bool,
     poisoned: bool,
 }
 
@@ -129,6 +132,7 @@ impl NonceJournal {
             burned: BTreeMap::new(),
             records: 0,
             prev: [0; 16],
+            torn: false,
             poisoned: false,
         };
         journal.append(RecordKind::Header, &Nonce::from_bytes([0; 16]), [0; 16], 0)?;
@@ -136,7 +140,7 @@ impl NonceJournal {
         Ok(journal)
     }
 
-    /// Opens and verifies. Cuts off the trace of an unfinished write.
+    /// Opens and verifies. The trace of an unfinished write is ignored, and cut off by the next record.
     pub fn open(directory: &Path) -> Result<Self, JournalError> {
         let lock = lock(directory)?;
         let path = directory.join(FILE);
@@ -155,14 +159,10 @@ impl NonceJournal {
             why,
         })?;
         let good = scan.records * RECORD as u64;
-        if good != bytes.len() as u64 {
-            file.set_len(good)
-                .and_then(|()| file.sync_all())
-                .map_err(|source| FileError::io("cut the unfinished record off", &path, source))?;
-        }
+        let torn = good != bytes.len() as u64;
         file.seek(SeekFrom::Start(good)).map_err(|source| FileError::io("seek in", &path, source))?;
         let Scan { records, prev, burned } = scan;
-        Ok(Self { file, path, _lock: lock, burned, records, prev, poisoned: false })
+        Ok(Self { file, path, _lock: lock, burned, records, prev, torn, poisoned: false })
     }
 
     /// Whether a journal is there at all.
@@ -170,8 +170,8 @@ impl NonceJournal {
         directory.join(FILE).exists()
     }
 
-    /// Verifies without opening: takes no lock, changes nothing. Gives the number of burned nonces.
-    pub fn inspect(directory: &Path) -> Result<u64, JournalError> {
+    /// Verifies without opening: takes no lock, changes nothing. Gives what [`Self::ops`] gives.
+    pub fn inspect(directory: &Path) -> Result<BTreeSet<[u8; 16]>, JournalError> {
         let path = directory.join(FILE);
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
@@ -181,7 +181,7 @@ impl NonceJournal {
             Err(source) => return Err(FileError::io("read", &path, source).into()),
         };
         let scan = scan(&bytes).map_err(|(record, why)| JournalError::Corrupt { path, record, why })?;
-        Ok(scan.burned.len() as u64)
+        Ok(scan.burned.values().map(|burned| burned.op).collect())
     }
 
     /// Whether and by which record the nonce was burned.
@@ -189,9 +189,9 @@ impl NonceJournal {
         self.burned.get(nonce)
     }
 
-    /// Whether the order was accepted at some time. Used to compare with the audit log.
-    pub fn has_op(&self, op: &Sha256) -> bool {
-        self.burned.values().any(|burned| op.as_bytes().starts_with(&burned.op))
+    /// What was ever accepted: the first 16 bytes of each order's id. Used to compare with the log.
+    pub fn ops(&self) -> BTreeSet<[u8; 16]> {
+        self.burned.values().map(|burned| burned.op).collect()
     }
 
     /// Burns a nonce. When this returns `Ok`, no crash and no later call can make it usable again.
@@ -219,7 +219,8 @@ impl NonceJournal {
         exp: u64,
     ) -> Result<(), JournalError> {
         let record = encode(kind, self.records, nonce, op, exp, self.prev);
-        let written = self.file.write_all(&record).and_then(|()| self.file.sync_data());
+        let cut = if self.torn { self.file.set_len(self.records * RECORD as u64) } else { Ok(()) };
+        let written = cut.and_then(|()| self.file.write_all(&record)).and_then(|()| self.file.sync_data());
         if let Err(source) = written {
             // After a failed fsync nobody knows what is on the disk, so the file is not touched
             // again through this handle.
@@ -228,6 +229,7 @@ impl NonceJournal {
         }
         self.prev = link(&record);
         self.records += 1;
+        self.torn = false;
         Ok(())
     }
 }

@@ -1,6 +1,10 @@
 //! The host's log on disk: one signed receipt a line, each naming the one before it. Appending
-//! returns when the entry is durable. A last line without its end is the trace of a crash and is cut
-//! off; damage anywhere else refuses to open.
+//! returns when the entry is durable. A last line without its end is the trace of a crash and is ignored;
+//! damage anywhere else refuses to open.
+//!
+//! Beside the log lies `log.head`: how many entries were acknowledged, and the hash of the last. It is
+//! written after the entry is durable, so a crash can leave it behind the log but never ahead; where it
+//! is ahead, acknowledged entries are missing.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
@@ -14,6 +18,7 @@ use crate::keys::PublicKey;
 use crate::receipt::{Entry, Receipt, ReceiptError};
 
 const FILE: &str = "log.jsonl";
+const HEAD: &str = "log.head";
 /// Longest line; an entry is far smaller.
 const MAX_LINE: u64 = 256 * 1024;
 
@@ -21,7 +26,7 @@ const MAX_LINE: u64 = 256 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// Damaged before its last line.
-    #[error("the audit log {path} is damaged at entry {entry} ({why}): signed orders are refused until an operator re-anchors the host", path = .path.display())]
+    #[error("the audit log {path} is damaged at entry {entry} ({why}): signed orders are refused. There is no re-anchoring yet: root moves the state directory away and enrolls the host anew", path = .path.display())]
     Corrupt {
         /// Which file.
         path: PathBuf,
@@ -32,7 +37,7 @@ pub enum LogError {
     },
     /// An entry is not this host's.
     #[error(
-        "entry {entry} of the audit log is not this host's: signed orders are refused until an operator re-anchors the host"
+        "entry {entry} of the audit log is not this host's: signed orders are refused. There is no re-anchoring yet: root moves the state directory away and enrolls the host anew"
     )]
     Receipt {
         /// Which entry.
@@ -40,6 +45,20 @@ pub enum LogError {
         /// What is wrong.
         #[source]
         source: Box<ReceiptError>,
+    },
+    /// It was there once and is gone.
+    #[error("the audit log {path} is missing: signed orders are refused. There is no re-anchoring yet: root moves the state directory away and enrolls the host anew", path = .path.display())]
+    Missing {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// Entries that were acknowledged are gone.
+    #[error("the audit log {path} ends before entry {acknowledged}, which was written: signed orders are refused. There is no re-anchoring yet: root moves the state directory away and enrolls the host anew", path = .path.display())]
+    Truncated {
+        /// Which file.
+        path: PathBuf,
+        /// The last entry that was acknowledged, from 0.
+        acknowledged: u64,
     },
     /// It is there already.
     #[error("an audit log exists at {path}: it is never overwritten", path = .path.display())]
@@ -73,6 +92,9 @@ pub struct AuditLog {
     file: File,
     path: PathBuf,
     places: Vec<Place>,
+    head: PathBuf,
+    /// The trace of an unfinished write follows the last entry; the next entry cuts it off.
+    torn: bool,
     poisoned: bool,
 }
 
@@ -88,7 +110,7 @@ impl AuditLog {
             Err(source) => return Err(FileError::io("create", &path, source).into()),
         };
         sync_directory(directory)?;
-        Ok(Self { file, path, places: Vec::new(), poisoned: false })
+        Ok(Self::over(file, directory))
     }
 
     /// Opens, verifies the chain and every signature, and shows every entry to `visit`. Cuts off the
@@ -99,28 +121,74 @@ impl AuditLog {
         key: &PublicKey,
         visit: impl FnMut(&Receipt),
     ) -> Result<Self, LogError> {
-        let path = directory.join(FILE);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(|source| FileError::io("open", &path, source))?;
-        let mut log = Self { file, path, places: Vec::new(), poisoned: false };
-        if log.scan(host, key, visit)? {
-            log.cut_tail()?;
-        }
+        let mut log = Self::over(open(OpenOptions::new().read(true).write(true), directory)?, directory);
+        log.torn = log.scan(host, key, visit)?;
+        log.compare_head()?;
         let end = log.end();
         log.file.seek(SeekFrom::Start(end)).map_err(|source| FileError::io("seek in", &log.path, source))?;
         Ok(log)
     }
 
     /// Verifies like [`Self::open`] and changes nothing. Gives the number of entries.
-    pub fn inspect(directory: &Path, host: &HostId, key: &PublicKey) -> Result<u64, LogError> {
-        let path = directory.join(FILE);
-        let file = File::open(&path).map_err(|source| FileError::io("open", &path, source))?;
-        let mut log = Self { file, path, places: Vec::new(), poisoned: true };
-        log.scan(host, key, |_| ())?;
+    pub fn inspect(
+        directory: &Path,
+        host: &HostId,
+        key: &PublicKey,
+        visit: impl FnMut(&Receipt),
+    ) -> Result<u64, LogError> {
+        let mut log = Self::over(open(OpenOptions::new().read(true), directory)?, directory);
+        log.scan(host, key, visit)?;
+        log.compare_head()?;
         Ok(log.size())
+    }
+
+    /// Whether anything was ever written here.
+    pub fn has_history(directory: &Path) -> bool {
+        std::fs::metadata(directory.join(FILE)).is_ok_and(|meta| meta.len() > 0)
+            || directory.join(HEAD).exists()
+    }
+
+    fn over(file: File, directory: &Path) -> Self {
+        let (path, head) = (directory.join(FILE), directory.join(HEAD));
+        Self { file, path, places: Vec::new(), head, torn: false, poisoned: false }
+    }
+
+    /// Whether the entry that was acknowledged last is there. A head that cannot be read proves nothing.
+    fn compare_head(&self) -> Result<(), LogError> {
+        let Ok(text) = std::fs::read_to_string(&self.head) else {
+            return Ok(());
+        };
+        let Some((size, hash)) = text.trim_end().split_once(' ') else {
+            return Ok(());
+        };
+        let (Ok(size), Ok(hash)) = (size.parse::<u64>(), hash.parse::<Sha256>()) else {
+            return Ok(());
+        };
+        if self.head_at(size) == Some(hash) {
+            Ok(())
+        } else {
+            Err(LogError::Truncated { path: self.path.clone(), acknowledged: size.saturating_sub(1) })
+        }
+    }
+
+    /// Not synced: when it is lost in a crash, it is behind, which says nothing wrong.
+    fn write_head(&self) {
+        let hash = self.head_at(self.size()).unwrap_or(Sha256::from_bytes([0; 32]));
+        let written = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&self.head)
+            .and_then(|file| {
+                std::os::unix::fs::FileExt::write_all_at(
+                    &file,
+                    format!("{:020} {hash}\n", self.size()).as_bytes(),
+                    0,
+                )
+            });
+        // The entry itself is durable; only the guard against truncation lags.
+        drop(written);
     }
 
     /// Reads everything; true when the last line is the trace of an unfinished write.
@@ -183,11 +251,16 @@ impl AuditLog {
         }
         let mut line = serde_json::to_vec(signed).expect("two strings serialise");
         line.push(b'\n');
-        if let Err(source) = self.file.write_all(&line).and_then(|()| self.file.sync_data()) {
+        let cut = if self.torn { self.file.set_len(self.end()) } else { Ok(()) };
+        if let Err(source) =
+            cut.and_then(|()| self.file.write_all(&line)).and_then(|()| self.file.sync_data())
+        {
             self.poisoned = true;
             return Err(FileError::io("write", &self.path, source).into());
         }
+        self.torn = false;
         self.remember(signed, line.len());
+        self.write_head();
         Ok(())
     }
 
@@ -222,16 +295,17 @@ impl AuditLog {
         self.places.push(Place { end, hash: Sha256::of(&signed.payload.0) });
     }
 
-    fn cut_tail(&self) -> Result<(), LogError> {
-        self.file
-            .set_len(self.end())
-            .and_then(|()| self.file.sync_all())
-            .map_err(|source| FileError::io("cut the unfinished entry off", &self.path, source).into())
-    }
-
     fn corrupt(&self, why: &'static str) -> LogError {
         LogError::Corrupt { path: self.path.clone(), entry: self.size(), why }
     }
+}
+
+fn open(options: &OpenOptions, directory: &Path) -> Result<File, LogError> {
+    let path = directory.join(FILE);
+    options.open(&path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => LogError::Missing { path },
+        _ => FileError::io("open", &path, source).into(),
+    })
 }
 
 #[cfg(test)]
@@ -280,6 +354,32 @@ mod tests {
         AuditLog::open(directory, &host(), &key().public(), |_| ())
     }
 
+    /// Whatever was acknowledged and is gone is noticed, whole entries as well as parts of one.
+    #[test]
+    fn a_shortened_log_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = filled(dir.path(), 3);
+        let ends: Vec<usize> =
+            bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(i, _)| i + 1).collect();
+        for length in [0, ends[0], ends[1], bytes.len() - 1, ends[1] + 5] {
+            fs::write(dir.path().join(FILE), &bytes[..length]).unwrap();
+            let error = open(dir.path()).unwrap_err();
+            assert!(matches!(error, LogError::Truncated { acknowledged: 2, .. }), "length {length}: {error}");
+            assert_eq!(
+                fs::read(dir.path().join(FILE)).unwrap().len(),
+                length,
+                "and nothing more is destroyed"
+            );
+        }
+        fs::remove_file(dir.path().join(FILE)).unwrap();
+        assert!(matches!(open(dir.path()), Err(LogError::Missing { .. })));
+        fs::write(dir.path().join(FILE), &bytes).unwrap();
+        assert_eq!(open(dir.path()).unwrap().size(), 3);
+        // A head from before the last entry: the crash came between the two writes.
+        fs::write(dir.path().join(HEAD), "").unwrap();
+        assert_eq!(open(dir.path()).unwrap().size(), 3);
+    }
+
     #[test]
     fn entries_survive_and_chain() {
         let dir = tempfile::tempdir().unwrap();
@@ -305,8 +405,14 @@ mod tests {
         let first = 1 + bytes.iter().position(|b| *b == b'\n').unwrap();
         for length in (first..bytes.len()).step_by(7) {
             fs::write(dir.path().join(FILE), &bytes[..length]).unwrap();
-            assert_eq!(open(dir.path()).unwrap().size(), 1, "length {length}");
-            assert_eq!(fs::read(dir.path().join(FILE)).unwrap().len(), first);
+            // The crash came before the second entry was acknowledged.
+            let hash = Sha256::of(&serde_json::from_slice::<Signed>(&bytes[..first]).unwrap().payload.0);
+            fs::write(dir.path().join(HEAD), format!("{:020} {hash}\n", 1)).unwrap();
+            let mut log = open(dir.path()).unwrap();
+            assert_eq!(log.size(), 1, "length {length}");
+            let next = receipt(&log, 9);
+            log.append(&next, &next.sign(&key())).unwrap();
+            assert_eq!(open(dir.path()).unwrap().size(), 2, "the tail was cut before the next entry");
         }
     }
 
@@ -330,6 +436,7 @@ mod tests {
         }
         // Signed by another key, at the right place.
         fs::remove_file(dir.path().join(FILE)).unwrap();
+        fs::remove_file(dir.path().join(HEAD)).unwrap();
         let mut log = AuditLog::create(dir.path()).unwrap();
         let forged = receipt(&log, 0);
         log.append(&forged, &forged.sign(&SecretKey::from_seed(&[9; 32]))).unwrap();

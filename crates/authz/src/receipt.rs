@@ -105,6 +105,18 @@ pub enum Event {
         /// How it ended.
         outcome: Outcome,
     },
+    /// An unsigned step passed its checks. Written before anything is changed, so that a crash leaves
+    /// a trace and the hourly rate counts it.
+    StepStarted {
+        /// Of the desired state that asked for it.
+        generation: u64,
+        /// Kind.
+        kind: String,
+        /// The guest.
+        vmid: Vmid,
+        /// The step in words.
+        what: SafeText,
+    },
     /// An unsigned step ended, or was refused.
     Step {
         /// Of the desired state that asked for it.
@@ -228,7 +240,10 @@ impl Receipt {
     pub fn order_outcome(&self) -> Option<(&Sha256, &Outcome)> {
         match &self.event {
             Event::Order { op, outcome, .. } => Some((op, outcome)),
-            Event::OrderCommitted { .. } | Event::Enrolled { .. } | Event::Step { .. } => None,
+            Event::OrderCommitted { .. }
+            | Event::Enrolled { .. }
+            | Event::StepStarted { .. }
+            | Event::Step { .. } => None,
         }
     }
 }

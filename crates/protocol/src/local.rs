@@ -93,6 +93,12 @@ pub enum WardenAnswer {
         /// The entries.
         receipts: Vec<Signed>,
     },
+    /// The request was accepted, and what became of it could not be written down: it may have been
+    /// carried out. A restart of the warden reads again what is known.
+    Unknown {
+        /// What happened.
+        why: String,
+    },
     /// The request was not carried out and nothing was changed by it.
     Refused {
         /// A short code that programs may compare.

@@ -23,6 +23,15 @@ pub fn guest(meant: &GuestRef, seen: &Observed) -> Result<(), Refused> {
         ));
     }
     let differences = meant.identity.differences(&seen.identity);
+    if differences == ["vmgenid"] {
+        return Err((
+            RefusalCode::GuestIdentity,
+            format!(
+                "guest {} was rolled back, restored or cloned since this was prepared: prepare it again",
+                meant.vmid
+            ),
+        ));
+    }
     if !differences.is_empty() {
         return Err((
             RefusalCode::GuestIdentity,

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use authz::files::{self, FileError};
+use authz::log::AuditLog;
 use authz::policy::PolicyError;
 use authz::{KeyError, Policy, SecretKey};
 use protocol::{HostId, Sha256};
@@ -25,6 +26,12 @@ pub enum IdentityError {
     /// Not what we wrote.
     #[error("{path} is damaged: restore it from a backup, or enroll the host again with an empty state directory", path = .path.display())]
     Damaged {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// There is a history without the identity that made it.
+    #[error("{path} is missing, although this host has a history in the same directory: restore it, or move the directory away and enroll the host anew", path = .path.display())]
+    Lost {
         /// Which file.
         path: PathBuf,
     },
@@ -75,6 +82,10 @@ impl Identity {
         let path = directory.join(IDENTITY);
         let bytes = match files::read_secret(&path) {
             Ok(bytes) => bytes,
+            // An enrollment that a crash interrupted leaves keys, but no history.
+            Err(error) if error.is_not_found() && AuditLog::has_history(directory) => {
+                return Err(IdentityError::Lost { path });
+            }
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error.into()),
         };

@@ -36,19 +36,32 @@ pub enum LedgerError {
     #[error(transparent)]
     File(#[from] FileError),
     /// An order file is not what we wrote.
-    #[error("{path} is damaged: signed orders are refused until an operator re-anchors the host", path = .path.display())]
+    #[error("{path} is damaged: signed orders are refused. There is no re-anchoring yet: root moves the state directory away and enrolls the host anew", path = .path.display())]
     Damaged {
         /// Which file.
         path: PathBuf,
     },
-    /// Journal and log contradict each other.
+    /// The log or an order file says more than the journal.
     #[error(
-        "the log says that order {op} was committed, and the nonce journal does not know it: signed orders are refused until an operator re-anchors the host"
+        "order {op} was accepted, and the nonce journal does not know it: signed orders are refused. There is no re-anchoring yet: root moves the state directory away and enrolls the host anew"
     )]
     LostNonce {
         /// Which order.
         op: Sha256,
     },
+    /// A nonce was burned, and nothing tells for which order.
+    #[error(
+        "the nonce journal holds an accepted order ({op}…) of which log and order files know nothing: signed orders are refused. There is no re-anchoring yet: root moves the state directory away and enrolls the host anew"
+    )]
+    LostOrder {
+        /// The start of the order's id.
+        op: String,
+    },
+    /// The log does not begin with the enrollment.
+    #[error(
+        "the audit log does not begin with this host's enrollment: signed orders are refused. There is no re-anchoring yet: root moves the state directory away and enrolls the host anew"
+    )]
+    LostEnrollment,
 }
 
 /// How far an accepted order has come.
@@ -130,15 +143,24 @@ struct Seen {
     /// Ends and logged refusals, with their place.
     ended: BTreeMap<Sha256, u64>,
     refused: BTreeSet<Sha256>,
-    /// Times of unsigned changes.
+    /// Times of unsigned changes that were begun.
     steps: Vec<u64>,
-    enrolled_device: Option<protocol::Fingerprint>,
+    /// Times at which a device key was vouched for.
+    enrolled: Vec<u64>,
+    device: Option<protocol::Fingerprint>,
+    /// The log began with something other than the enrollment.
+    headless: bool,
 }
 
 impl Seen {
     fn visit(&mut self, receipt: &Receipt) {
+        let first = receipt.entry.is_some_and(|entry| entry.seq == 0);
+        self.headless |= first && !matches!(receipt.event, Event::Enrolled { .. });
         match &receipt.event {
-            Event::Enrolled { device_key, .. } => self.enrolled_device = Some(*device_key),
+            Event::Enrolled { device_key, .. } => {
+                self.device = Some(*device_key);
+                self.enrolled.push(receipt.time);
+            }
             Event::OrderCommitted { op, .. } => {
                 self.committed.insert(*op);
             }
@@ -148,8 +170,30 @@ impl Seen {
             Event::Order { op, .. } => {
                 self.ended.insert(*op, receipt.entry.map_or(0, |entry| entry.seq));
             }
-            Event::Step { .. } => self.steps.push(receipt.time),
+            Event::StepStarted { .. } => self.steps.push(receipt.time),
+            Event::Step { .. } => {}
         }
+    }
+
+    /// Journal, log and order files are written in a fixed order, so each of them shows what another
+    /// one lost.
+    fn compare(&self, burned: &BTreeSet<[u8; 16]>, open: &[OpenOrder]) -> Result<(), LedgerError> {
+        let short = |op: &Sha256| -> [u8; 16] {
+            let mut start = [0; 16];
+            start.copy_from_slice(&op.as_bytes()[..16]);
+            start
+        };
+        let accepted = open.iter().filter(|order| order.stage != Stage::Verified {}).map(|order| &order.op);
+        if let Some(op) = self.committed.iter().chain(accepted).find(|op| !burned.contains(&short(op))) {
+            return Err(LedgerError::LostNonce { op: *op });
+        }
+        let told: BTreeSet<[u8; 16]> =
+            self.ended.keys().chain(open.iter().map(|order| &order.op)).map(short).collect();
+        if let Some(lost) = burned.iter().find(|op| !told.contains(*op)) {
+            let op = lost.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+            return Err(LedgerError::LostOrder { op });
+        }
+        if self.headless { Err(LedgerError::LostEnrollment) } else { Ok(()) }
     }
 }
 
@@ -182,51 +226,38 @@ impl Ledger {
         let mut seen = Seen::default();
         let log =
             AuditLog::open(directory, &identity.host_id, &identity.host_key.public(), |r| seen.visit(r))?;
-        if let Some(op) = seen.committed.iter().find(|op| !journal.has_op(op)) {
-            return Err(LedgerError::LostNonce { op: *op });
-        }
         let orders = directory.join(ORDERS);
         files::prepare_state_dir(&orders)?;
+        let open = read_open(&orders)?;
+        let burned = journal.ops();
+        seen.compare(&burned, &open)?;
         let ledger = Self { identity, boot_id: boot_id.to_owned(), orders, journal, log, seen };
         let mut interrupted = Vec::new();
-        for open in ledger.read_open()? {
-            let burned = ledger.journal.has_op(&open.op);
-            if ledger.seen.ended.contains_key(&open.op) || (!burned && open.stage == Stage::Verified {}) {
+        for open in open {
+            let burned = burned.iter().any(|op| open.op.as_bytes().starts_with(op));
+            if ledger.seen.ended.contains_key(&open.op) || !burned {
                 // Ended, or never accepted: the same order may still come again.
                 ledger.remove_open(&open.op)?;
-            } else if burned {
+            } else {
                 let logged_committed = ledger.seen.committed.contains(&open.op);
                 interrupted.push(Interrupted { open, logged_committed });
-            } else {
-                return Err(LedgerError::LostNonce { op: open.op });
             }
         }
         Ok((ledger, interrupted))
     }
 
-    fn read_open(&self) -> Result<Vec<OpenOrder>, LedgerError> {
-        let fail = |source| FileError::io("read", &self.orders, source);
-        let mut open = Vec::new();
-        for entry in std::fs::read_dir(&self.orders).map_err(fail)? {
-            let path = entry.map_err(fail)?.path();
-            // Unfinished writes have another ending and were never acknowledged.
-            if path.extension().is_none_or(|extension| extension != "json") {
-                continue;
-            }
-            let bytes = files::read_limited(&path, 1024 * 1024)?;
-            let parsed: Option<OpenOrder> = serde_json::from_slice(&bytes).ok();
-            match parsed.filter(|o| o.v == 1 && Sha256::of(&o.payload.0) == o.op && self.path(&o.op) == path)
-            {
-                Some(order) => open.push(order),
-                None => return Err(LedgerError::Damaged { path }),
-            }
-        }
-        open.sort_by_key(|order| order.op);
-        Ok(open)
+    /// Makes the same checks as [`Self::open`] and changes nothing: burned nonces and log entries.
+    pub fn inspect(directory: &Path, identity: &Identity) -> Result<(usize, u64), LedgerError> {
+        let burned = NonceJournal::inspect(directory)?;
+        let mut seen = Seen::default();
+        let entries =
+            AuditLog::inspect(directory, &identity.host_id, &identity.host_key.public(), |r| seen.visit(r))?;
+        seen.compare(&burned, &read_open(&directory.join(ORDERS))?)?;
+        Ok((burned.len(), entries))
     }
 
     fn path(&self, op: &Sha256) -> PathBuf {
-        self.orders.join(format!("{op}.json"))
+        order_path(&self.orders, op)
     }
 
     /// Writes how far an order has come, durably.
@@ -340,9 +371,9 @@ impl Ledger {
         &self.seen.steps
     }
 
-    /// The device key that was last vouched for.
-    pub fn enrolled_device(&self) -> Option<protocol::Fingerprint> {
-        self.seen.enrolled_device
+    /// The device key that was last vouched for, and when keys were vouched for, oldest first.
+    pub fn enrolled(&self) -> (Option<protocol::Fingerprint>, &[u64]) {
+        (self.seen.device, &self.seen.enrolled)
     }
 
     /// Entries in the log.
@@ -354,4 +385,31 @@ impl Ledger {
     pub fn read(&self, first: u64, max: usize) -> Result<Vec<Signed>, LedgerError> {
         Ok(self.log.read(first, max)?)
     }
+}
+
+/// All order files of a directory.
+fn read_open(orders: &Path) -> Result<Vec<OpenOrder>, LedgerError> {
+    let fail = |source| FileError::io("read", orders, source);
+    let mut open = Vec::new();
+    for entry in std::fs::read_dir(orders).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        // Unfinished writes have another ending and were never acknowledged.
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let bytes = files::read_limited(&path, 1024 * 1024)?;
+        let parsed: Option<OpenOrder> = serde_json::from_slice(&bytes).ok();
+        match parsed
+            .filter(|o| o.v == 1 && Sha256::of(&o.payload.0) == o.op && order_path(orders, &o.op) == path)
+        {
+            Some(order) => open.push(order),
+            None => return Err(LedgerError::Damaged { path }),
+        }
+    }
+    open.sort_by_key(|order| order.op);
+    Ok(open)
+}
+
+fn order_path(orders: &Path, op: &Sha256) -> PathBuf {
+    orders.join(format!("{op}.json"))
 }

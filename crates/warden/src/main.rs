@@ -4,11 +4,10 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use authz::journal::NonceJournal;
-use authz::log::AuditLog;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use warden::identity::Identity;
+use warden::ledger::Ledger;
 use warden::warden::chain;
 use warden::{StartError, Warden, WardenConfig, orders, server};
 
@@ -117,12 +116,10 @@ fn policy(path: &std::path::Path) -> Result<(), String> {
 
 fn verify(path: &std::path::Path) -> Result<(), String> {
     let (config, identity) = enrolled(path)?;
-    let burned = NonceJournal::inspect(&config.state_dir).map_err(|error| chain(&error))?;
-    let entries = AuditLog::inspect(&config.state_dir, &identity.host_id, &identity.host_key.public())
-        .map_err(|error| chain(&error))?;
+    let (burned, entries) = Ledger::inspect(&config.state_dir, &identity).map_err(|error| chain(&error))?;
     println!("host     {}", identity.host_id);
     println!("host key {} (generation {})", identity.host_key.public().fingerprint(), identity.host_key_gen);
     println!("journal  ok, {burned} nonce(s) burned");
-    println!("log      ok, {entries} entries, every signature and link checked");
+    println!("log      ok, {entries} entries, every signature and link checked, in step with the journal");
     Ok(())
 }

@@ -34,7 +34,8 @@ pub async fn order(warden: Arc<Warden>, envelope: Envelope, progress: Progress) 
     match accept(&warden, &envelope, &progress).await {
         Ok(accepted) => match execute(&warden, accepted, &progress).await {
             Ok(receipt) => WardenAnswer::Receipt(receipt),
-            Err(why) => refused("disk", why),
+            // It ran; "refused" would be a lie.
+            Err(why) => WardenAnswer::Unknown { why },
         },
         Err(Denied::Refusal(refusal)) => refuse(&warden, op, &refusal),
         Err(Denied::Shut(Shut::NotEnrolled)) => Shut::NotEnrolled.answer(),
@@ -171,6 +172,12 @@ async fn execute(warden: &Arc<Warden>, accepted: Accepted, progress: &Progress) 
     }
     let _ = progress.try_send(OrderState::Starting);
     hold::at(Point::Starting).await;
+    // Disks can be slow and operators quick: the guest is looked at once more, right before the call.
+    // Proxmox has no compare-and-set for these calls, so a moment remains.
+    if let Err(why) = still_so(warden, &order).await {
+        let why = format!("{why}; Proxmox was not called");
+        return finish(warden, &open.op, &order, &open.signers, Outcome::Aborted { why: safe(&why) }).await;
+    }
 
     let outcome = match mutation.send(&warden.client).await {
         Ok(Sent::Task(upid)) => {
@@ -190,6 +197,13 @@ async fn execute(warden: &Arc<Warden>, accepted: Accepted, progress: &Progress) 
         },
     };
     finish(warden, &open.op, &order, &open.signers, outcome).await
+}
+
+async fn still_so(warden: &Warden, order: &Order) -> Result<(), String> {
+    let seen = observe(&warden.client, order.guest.kind, order.guest.vmid)
+        .await
+        .map_err(|error| format!("the guest could not be read again: {error}"))?;
+    check::preconditions(order, &seen).map_err(|(_, why)| why)
 }
 
 fn write_stage(warden: &Warden, open: &OpenOrder) -> Result<(), String> {
@@ -338,6 +352,7 @@ async fn finish(
     outcome: Outcome,
 ) -> Result<Signed, String> {
     tracing::info!(%op, kind = %order.kind(), vmid = order.guest.vmid.get(), %outcome, "order ended");
+    let ended = outcome.to_string();
     let event = Event::Order {
         op: *op,
         kind: Some(order.kind().as_str().to_owned()),
@@ -356,11 +371,15 @@ async fn finish(
         }
         Ok(Err(error)) => {
             warden.fail(&error);
-            Err(chain(&error))
+            Err(unwritten(&ended, &chain(&error)))
         }
-        Err(Shut::Closed(_, why)) => Err(why),
+        Err(Shut::Closed(_, why)) => Err(unwritten(&ended, &why)),
         Err(Shut::NotEnrolled) => Err("the host is not enrolled".into()),
     }
+}
+
+fn unwritten(ended: &str, why: &str) -> String {
+    format!("the order ended ({ended}), but that could not be written down: {why}")
 }
 
 fn refusal_event(op: Sha256, refusal: &Refusal) -> Event {

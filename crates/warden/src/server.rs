@@ -139,10 +139,10 @@ async fn answer(stream: &mut UnixStream, warden: Arc<Warden>, request: WardenReq
 fn ended(result: Result<WardenAnswer, tokio::task::JoinError>) -> WardenAnswer {
     result.unwrap_or_else(|error| {
         tracing::error!(%error, "a request ended in a panic");
-        refused(
-            "internal",
-            "the warden made a mistake; what became of the request is in its log after a restart".into(),
-        )
+        {
+            let why = "the warden made a mistake; what became of the request is in its log after a restart";
+            WardenAnswer::Unknown { why: why.to_owned() }
+        }
     })
 }
 

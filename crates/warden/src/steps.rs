@@ -1,5 +1,6 @@
 //! An unsigned step, from request to receipt. A refusal is signed outside the log, so that a hub that
-//! asks for the impossible all day cannot fill the disk; what was sent to Proxmox is always logged.
+//! asks for the impossible all day cannot fill the disk; what passed the checks is in the log before
+//! Proxmox is called.
 
 use std::sync::Arc;
 
@@ -27,9 +28,10 @@ pub async fn step(warden: Arc<Warden>, step: Step, generation: u64) -> WardenAns
         what: safe(&step.to_string()),
         outcome,
     };
-    let outcome = match accept(&warden, &step).await {
+    let outcome = match accept(&warden, &step, generation).await {
         Ok(_claim) => execute(&warden, &Mutation::of_step(&step)).await,
         Err(Denied::Shut(shut)) => return shut.answer(),
+        Err(Denied::Disk(why)) => return refused("disk", format!("{why}; nothing was done")),
         Err(Denied::Refused((code, why))) => {
             tracing::info!(%code, why, step = %step, "step refused");
             let outcome = Outcome::Refused { code, why: safe(&why) };
@@ -37,7 +39,19 @@ pub async fn step(warden: Arc<Warden>, step: Step, generation: u64) -> WardenAns
         }
     };
     tracing::info!(step = %step, %outcome, "step ended");
-    answer(warden.with_ledger(|_, ledger| ledger.append(event(outcome), now())), &warden)
+    match warden.with_ledger(|_, ledger| ledger.append(event(outcome.clone()), now())) {
+        Ok(Ok(receipt)) => WardenAnswer::Receipt(receipt),
+        Ok(Err(error)) => {
+            warden.fail(&error);
+            WardenAnswer::Unknown {
+                why: format!("{outcome}; but that could not be written down: {}", chain(&error)),
+            }
+        }
+        Err(Shut::Closed(_, why)) => {
+            WardenAnswer::Unknown { why: format!("{outcome}; but that could not be written down: {why}") }
+        }
+        Err(shut @ Shut::NotEnrolled) => shut.answer(),
+    }
 }
 
 fn answer(signed: Result<Result<Signed, crate::ledger::LedgerError>, Shut>, warden: &Warden) -> WardenAnswer {
@@ -54,6 +68,8 @@ fn answer(signed: Result<Result<Signed, crate::ledger::LedgerError>, Shut>, ward
 enum Denied {
     Refused(Refused),
     Shut(Shut),
+    /// It could not be written down that the step begins, so it does not.
+    Disk(String),
 }
 
 impl From<Refused> for Denied {
@@ -62,16 +78,9 @@ impl From<Refused> for Denied {
     }
 }
 
-async fn accept(warden: &Arc<Warden>, step: &Step) -> Result<Claim, Denied> {
+async fn accept(warden: &Arc<Warden>, step: &Step, generation: u64) -> Result<Claim, Denied> {
     let guest = step.guest();
-    let (bounds, rate) = warden
-        .with_ledger(|identity, ledger| {
-            let bounds = identity.policy.bounds().clone();
-            let rate = check::rate(&bounds, ledger.step_times(), now());
-            (bounds, rate)
-        })
-        .map_err(Denied::Shut)?;
-    rate?;
+    let bounds = warden.with_ledger(|identity, _| identity.policy.bounds().clone()).map_err(Denied::Shut)?;
     if guest.identity.is_empty() {
         return Err((RefusalCode::GuestIdentity, "the step does not say which guest is meant".into()).into());
     }
@@ -86,7 +95,30 @@ async fn accept(warden: &Arc<Warden>, step: &Step) -> Result<Claim, Denied> {
         let pools = warden.client.lvmthin().await.ok();
         space::check(&seen.identity, &storages, pools.as_deref(), bounds.max_pool_used_percent)?;
     }
+    begin(warden, step, generation)?;
     Ok(claim)
+}
+
+/// Counts the step against the hourly rate and writes down that it begins, in one go: many steps at once
+/// cannot slip under the rate together.
+fn begin(warden: &Warden, step: &Step, generation: u64) -> Result<(), Denied> {
+    let started = Event::StepStarted {
+        generation,
+        kind: step.kind().to_owned(),
+        vmid: step.guest().vmid,
+        what: safe(&step.to_string()),
+    };
+    let begun = warden.with_ledger(|identity, ledger| {
+        check::rate(identity.policy.bounds(), ledger.step_times(), now())?;
+        Ok::<_, Refused>(ledger.append(started, now()))
+    });
+    match begun.map_err(Denied::Shut)?? {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            warden.fail(&error);
+            Err(Denied::Disk(chain(&error)))
+        }
+    }
 }
 
 async fn execute(warden: &Warden, mutation: &Mutation) -> Outcome {

@@ -1,6 +1,7 @@
 //! The warden's library against a simulated Proxmox: every request type, and what the simulator saw.
 #![expect(clippy::unwrap_used, reason = "helpers of tests; clippy.toml frees only functions")]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +60,20 @@ fn policy(operator: &SecretKey) -> PolicyDocument {
     }
 }
 
+fn config(sim: &Sim, dir: &Path, state: &str) -> WardenConfig {
+    WardenConfig {
+        state_dir: dir.join(state),
+        socket: dir.join("socket"),
+        allowed_uids: vec![0],
+        proxmox: ProxmoxConfig {
+            api: sim.url(),
+            pins: vec![format!("spki:{}", sim.pins().spki)],
+            token_file: dir.join("token"),
+            node: None,
+        },
+    }
+}
+
 fn vmid(n: u32) -> Vmid {
     Vmid::try_from(n).unwrap()
 }
@@ -71,17 +86,7 @@ impl Rig {
         let dir = tempfile::tempdir().unwrap();
         let token_file = dir.path().join("token");
         authz::files::write_atomic(&token_file, sim.tokens().1.as_bytes()).unwrap();
-        let config = WardenConfig {
-            state_dir: dir.path().join("state"),
-            socket: dir.path().join("socket"),
-            allowed_uids: vec![0],
-            proxmox: ProxmoxConfig {
-                api: sim.url(),
-                pins: vec![format!("spki:{}", sim.pins().spki)],
-                token_file,
-                node: None,
-            },
-        };
+        let config = config(&sim, dir.path(), "state");
         let client = config.proxmox.client().unwrap();
         let (warden, left) = Warden::open(config).unwrap();
         assert!(left.is_empty());
@@ -373,7 +378,8 @@ async fn unsigned_steps_work_inside_their_bounds() {
     // Four changes so far; the fifth is the last within the hour.
     let digest = rig.see(GuestKind::Qemu, 101).await.digest;
     assert!(rig.step(Step::SetTags { guest: guest.clone(), digest, tags: vec![] }).await.is_success());
-    let more = rig.step(Step::Start { guest }).await;
+    let digest = rig.see(GuestKind::Qemu, 101).await.digest;
+    let more = rig.step(Step::SetTags { guest, digest, tags: vec![] }).await;
     assert!(matches!(more, Outcome::Refused { code: RefusalCode::Rate, .. }), "{more}");
 }
 
@@ -400,4 +406,145 @@ async fn enrollment_is_idempotent_and_takes_no_second_policy() {
     assert!(
         matches!(enroll(b"junk", Sha256::of(b"junk")), WardenAnswer::Refused { code, .. } if code == "bad_policy")
     );
+}
+
+/// Whoever can write in the state directory cannot make the past shorter unnoticed, and neither can a
+/// disk: the warden opens closed, says what is missing, and signs nothing but refusals.
+#[tokio::test]
+async fn a_state_directory_with_a_hole_is_closed() {
+    let rig = Rig::start().await;
+    let snapshot = first_snapshot(&rig, GuestKind::Qemu, 101).await;
+    let envelope = rig.sign(&rig.order(GuestKind::Qemu, 101, &snapshot, rollback()).await);
+    assert!(outcome(&rig.submit(&envelope).await.0).is_success());
+    type Damage = fn(&Path);
+    fn cut(path: &Path, keep: impl Fn(&[u8]) -> usize) {
+        let bytes = std::fs::read(path).unwrap();
+        std::fs::write(path, &bytes[..keep(&bytes)]).unwrap();
+    }
+    let cases: [(&str, Damage, &str); 8] = [
+        ("log emptied", |d| cut(&d.join("log.jsonl"), |_| 0), "ends before entry"),
+        ("log shortened by a byte", |d| cut(&d.join("log.jsonl"), |b| b.len() - 1), "ends before entry"),
+        ("log gone", |d| std::fs::remove_file(d.join("log.jsonl")).unwrap(), "is missing"),
+        (
+            "log emptied and its head gone",
+            |d| {
+                cut(&d.join("log.jsonl"), |_| 0);
+                std::fs::remove_file(d.join("log.head")).unwrap();
+            },
+            "log and order files know nothing",
+        ),
+        (
+            "enrollment cut out of the log",
+            |d| {
+                let text = std::fs::read_to_string(d.join("log.jsonl")).unwrap();
+                std::fs::write(d.join("log.jsonl"), text.split_once('\n').unwrap().1).unwrap();
+            },
+            "damaged at entry 0",
+        ),
+        (
+            "journal's last record cut",
+            |d| cut(&d.join("nonces-000001.seg"), |b| b.len() - 96),
+            "nonce journal does not know it",
+        ),
+        (
+            "journal's last record damaged",
+            |d| cut(&d.join("nonces-000001.seg"), |b| b.len() - 1),
+            "nonce journal does not know it",
+        ),
+        ("journal gone", |d| std::fs::remove_file(d.join("nonces-000001.seg")).unwrap(), "is missing"),
+    ];
+    for (index, (what, damage, says)) in cases.into_iter().enumerate() {
+        let name = format!("damaged-{index}");
+        let copy = rig.dir.path().join(&name);
+        authz::files::prepare_state_dir(&copy).unwrap();
+        authz::files::prepare_state_dir(&copy.join("orders")).unwrap();
+        for file in ["host.key", "identity.json", "policy.json", "log.jsonl", "log.head", "nonces-000001.seg"]
+        {
+            authz::files::write_atomic(
+                &copy.join(file),
+                &std::fs::read(rig.dir.path().join("state").join(file)).unwrap(),
+            )
+            .unwrap();
+        }
+        damage(&copy);
+        let journal = std::fs::read(copy.join("nonces-000001.seg")).ok();
+        let (warden, left) = Warden::open(config(&rig.sim, rig.dir.path(), &name)).unwrap();
+        let closed =
+            warden.status().closed.unwrap_or_else(|| panic!("{what}: opened as if nothing were missing"));
+        assert!(closed.contains(says), "{what}: {closed}");
+        assert!(left.is_empty());
+        let (progress, _states) = mpsc::channel(16);
+        let refused = rig.read(orders::order(warden.clone(), envelope.clone(), progress).await);
+        assert_eq!((code(&refused), refused.entry), (RefusalCode::Closed, None), "{what}");
+        assert_eq!(
+            std::fs::read(copy.join("nonces-000001.seg")).ok(),
+            journal,
+            "{what}: evidence was destroyed"
+        );
+    }
+    // The identity alone is gone: not a fresh host.
+    let copy = rig.dir.path().join("damaged-0");
+    std::fs::write(copy.join("log.jsonl"), std::fs::read(rig.dir.path().join("state/log.jsonl")).unwrap())
+        .unwrap();
+    std::fs::remove_file(copy.join("identity.json")).unwrap();
+    let Err(error) = Warden::open(config(&rig.sim, rig.dir.path(), "damaged-0")) else {
+        panic!("started anew")
+    };
+    assert!(error.to_string().contains("has a history"), "{error}");
+}
+
+/// The rate is counted when a step begins, so many at once cannot slip under it together, and device
+/// keys are not vouched for without end.
+#[tokio::test]
+async fn many_at_once_do_not_slip_under_the_limits() {
+    let rig = Rig::start().await;
+    let mut handles = Vec::new();
+    for (kind, n) in [
+        (GuestKind::Qemu, 100),
+        (GuestKind::Qemu, 101),
+        (GuestKind::Qemu, 102),
+        (GuestKind::Lxc, 200),
+        (GuestKind::Lxc, 201),
+    ] {
+        for round in 0..2 {
+            let digest = rig.see(kind, n).await.digest;
+            let tags = vec![format!("t{round}").parse().unwrap()];
+            let step = Step::SetTags { guest: rig.guest(kind, n).await, digest, tags };
+            handles.push(tokio::spawn(steps::step(rig.warden.clone(), step, 1)));
+        }
+    }
+    let before = rig.mutations();
+    for handle in handles {
+        rig.read(handle.await.unwrap());
+    }
+    assert!(rig.mutations() <= 5, "{} changes, {before} of them before", rig.mutations());
+
+    let bytes = policy(&rig.operator).encode();
+    let mut refused = 0;
+    for seed in 10..30 {
+        let device = SecretKey::from_seed(&[seed; 32]).public().to_wire();
+        let answer =
+            rig.warden.enroll(&bytes.clone().into(), Sha256::of(&bytes), &vec![1; 32].into(), device);
+        refused += usize::from(matches!(answer, WardenAnswer::Refused { code, .. } if code == "rate"));
+    }
+    assert_eq!(refused, 11, "nine after the first are vouched for");
+}
+
+/// The guest is replaced by a namesake after all checks, while the warden writes down what it is about to
+/// do: it looks once more.
+#[tokio::test]
+async fn a_guest_replaced_after_the_checks_is_left_alone() {
+    let rig = Rig::start().await;
+    let snapshot = first_snapshot(&rig, GuestKind::Qemu, 101).await;
+    let envelope = rig.sign(&rig.order(GuestKind::Qemu, 101, &snapshot, rollback()).await);
+    let (progress, mut states) = mpsc::channel(16);
+    let before = rig.mutations();
+    let running = tokio::spawn(orders::order(rig.warden.clone(), envelope, progress));
+    // STARTING is announced right before the second look; the world changes at VERIFIED.
+    assert_eq!(states.recv().await, Some(OrderState::Verified));
+    let moment = pve_sim::world::Now { mono: Duration::from_secs(1), unix: 1_800_000_000 };
+    assert!(rig.sim.world().lock().unwrap().replace_guest(101, moment));
+    let receipt = rig.read(running.await.unwrap());
+    assert!(matches!(outcome(&receipt), Outcome::Aborted { .. }), "{}", outcome(&receipt));
+    assert_eq!(rig.mutations(), before);
 }

@@ -25,7 +25,9 @@ fn burned_stays_burned_across_opening() {
         Err(JournalError::Burned { record: 2 })
     ));
     assert!(journal.find(&nonce(4)).is_none());
-    assert!(journal.has_op(&Sha256::of(&[3])) && !journal.has_op(&Sha256::of(&[4])));
+    let op = |n: u8| -> [u8; 16] { Sha256::of(&[n]).as_bytes()[..16].try_into().unwrap() };
+    assert!(journal.ops().contains(&op(3)) && !journal.ops().contains(&op(4)));
+    assert_eq!(NonceJournal::inspect(dir.path()).unwrap(), journal.ops());
     journal.burn(&nonce(4), &Sha256::of(&[4]), 9).unwrap();
 }
 
@@ -65,6 +67,11 @@ fn every_torn_tail_opens_and_keeps_what_was_acknowledged() {
     // On disk: cut, usable, and the cut is durable.
     fs::write(dir.path().join(FILE), &bytes[..bytes.len() - 1]).unwrap();
     let mut journal = NonceJournal::open(dir.path()).unwrap();
+    assert_eq!(
+        fs::read(dir.path().join(FILE)).unwrap().len(),
+        bytes.len() - 1,
+        "opening destroys no evidence"
+    );
     journal.burn(&nonce(9), &Sha256::of(&[9]), 1).unwrap();
     drop(journal);
     assert!(NonceJournal::open(dir.path()).unwrap().find(&nonce(9)).is_some());
