@@ -367,7 +367,7 @@ pub struct SubmitArgs {
     /// How long to wait for the receipt
     #[arg(long, default_value = "10m", value_parser = parse_duration, value_name = "DURATION")]
     pub timeout: u64,
-    /// Send the bytes to this host as they are, readable as an order or not, signed or not: for tests and demonstrations
+    /// Send the bytes to this host as they are, readable as an order or not, whoever signed them: for tests and demonstrations. Bytes without any signature are refused by the hub
     #[arg(long, value_name = "HOST")]
     pub raw: Option<HostName>,
     /// For programs
@@ -482,5 +482,14 @@ mod tests {
         let bidi = "a\u{202e}b";
         let error = Cli::try_parse_from(["writ", "op", "guest.start", "web1", "101", "--reason", bidi]);
         assert!(error.unwrap_err().to_string().contains("U+202E"));
+    }
+
+    #[test]
+    fn help_does_not_promise_what_the_hub_refuses() {
+        let mut command = <Cli as clap::CommandFactory>::command();
+        let help = command.find_subcommand_mut("submit").unwrap().render_long_help().to_string();
+        assert!(
+            !help.contains("signed or not") && help.contains("without any signature are refused by the hub")
+        );
     }
 }

@@ -4,9 +4,13 @@
 use authz::receipt::ReceiptError;
 use authz::{Event, Outcome, Receipt, RefusalCode};
 use protocol::api::{OrderReceipt, OrderView};
-use protocol::{HostName, Sha256, Signed};
+use protocol::{Envelope, HostName, Sha256, Signed};
 
 use crate::resolve::Believed;
+
+mod refusal;
+
+pub use refusal::{Aftermath, weight};
 
 /// Why a receipt is not believed.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +91,9 @@ pub fn believe_about(signed: &Signed, host: &Believed, op: &Sha256) -> Result<Re
             }
             format!("about order {found}")
         }
-        Event::Step { generation, .. } => format!("about a step of generation {generation}"),
+        Event::StepStarted { generation, .. } | Event::Step { generation, .. } => {
+            format!("about a step of generation {generation}")
+        }
         Event::Enrolled { .. } => "about the host's enrollment".to_owned(),
     };
     Err(JudgeError::OtherOrder { expected: *op, about })
@@ -96,12 +102,15 @@ pub fn believe_about(signed: &Signed, host: &Believed, op: &Sha256) -> Result<Re
 /// What the receipts of one order say.
 #[derive(Debug, Default)]
 pub struct Story {
-    /// How it ended for this submission: receipts newer than the version it started at.
+    /// How it ended for this submission: of the receipts newer than the version it started at, the
+    /// one that says most. A refusal outside the host's log is only taken while there is no other.
     pub end: Option<Receipt>,
     /// The nonce was burned during this submission.
     pub committed: bool,
     /// A successful end that lies before this submission.
     pub earlier_success: Option<Receipt>,
+    /// The order as the hub shows it, if its payload is the one that was asked for.
+    pub envelope: Option<Envelope>,
 }
 
 /// Believes every receipt in the hub's answer or none: one bad receipt means that this hub's
@@ -110,16 +119,21 @@ pub fn story(view: &OrderView, after: u64, host: &Believed, op: &Sha256) -> Resu
     if view.op != *op {
         return Err(JudgeError::OtherView { expected: *op, found: view.op });
     }
-    let mut story = Story::default();
+    let envelope = Some(&view.envelope).filter(|envelope| envelope.id() == *op).cloned();
+    let mut story = Story { envelope, ..Story::default() };
     for OrderReceipt { version, receipt } in &view.receipts {
         let receipt = believe_about(receipt, host, op)?;
         let success = receipt.order_outcome().map(|(_, outcome)| outcome.is_success());
         match (success, *version > after) {
             (Some(true), false) => story.earlier_success = Some(receipt),
             (Some(false), false) => {}
-            // The first end is this submission's; a later one belongs to a later submission.
+            // Of equals the first is this submission's; a later one belongs to a later submission.
+            // But a refusal is not the end of an order's danger: the hub may first deliver it
+            // without its signatures and then as it is.
             (Some(_), true) => {
-                story.end.get_or_insert(receipt);
+                if story.end.as_ref().is_none_or(|end| weight(end) < weight(&receipt)) {
+                    story.end = Some(receipt);
+                }
             }
             (None, new) => story.committed |= new,
         }

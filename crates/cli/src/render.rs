@@ -155,6 +155,9 @@ pub fn receipt_row(receipt: &Receipt) -> Vec<String> {
                 outcome.to_string(),
             )
         }
+        Event::StepStarted { generation, what, .. } => {
+            (format!("step of generation {generation}: {what}"), "started".to_owned())
+        }
         Event::Step { generation, what, outcome, .. } => {
             (format!("step of generation {generation}: {what}"), outcome.to_string())
         }
@@ -216,6 +219,20 @@ mod tests {
         ] {
             assert!(text.contains(says), "{says:?} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_started_step_is_a_row() {
+        let event = Event::StepStarted {
+            generation: 4,
+            kind: "guest.start".into(),
+            vmid: 101.try_into().unwrap(),
+            what: "start qemu 101".parse().unwrap(),
+        };
+        let host = believed(1, "web1");
+        let signed = receipt(1, Some((3, Sha256::of(b"before"))), event);
+        let row = receipt_row(&Receipt::verify(&signed, host.id(), &host.key).unwrap());
+        assert_eq!([&row[0], &row[2], &row[3]], ["3", "step of generation 4: start qemu 101", "started"]);
     }
 
     #[test]

@@ -220,6 +220,50 @@ pub enum ResolveError {
         /// As asked for.
         id: HostId,
     },
+    /// An order that gives a known host another name.
+    #[error(
+        "the order calls host {id} '{called}', but this machine knows that host as '{known}': do not sign or send it, prepare it again with `writ op`"
+    )]
+    OrderMisnames {
+        /// The host that would carry it out.
+        id: HostId,
+        /// As the order says.
+        called: HostName,
+        /// As operators signed.
+        known: HostName,
+    },
+    /// An order that gives a host the name of another one.
+    #[error(
+        "the order is for host {id} and calls it '{called}', but '{called}' is host {known} on this machine: do not sign or send it, prepare it again with `writ op`"
+    )]
+    OrderBorrowsName {
+        /// The host that would carry it out.
+        id: HostId,
+        /// As the order says.
+        called: HostName,
+        /// Whose name it is.
+        known: HostId,
+    },
+}
+
+/// Whether the name in an order is that of the host which would carry it out: the host compares
+/// only ids, so a person who reads the name must not be shown another's. False when this machine
+/// knows neither.
+pub fn check_order_name(called: &HostName, id: &HostId, known: &Memory) -> Result<bool, ResolveError> {
+    if let Some(host) = known.values().find(|host| host.host_id == *id && host.name != *called) {
+        return Err(ResolveError::OrderMisnames {
+            id: *id,
+            called: called.clone(),
+            known: host.name.clone(),
+        });
+    }
+    match known.get(called) {
+        Some(host) if host.host_id != *id => {
+            Err(ResolveError::OrderBorrowsName { id: *id, called: called.clone(), known: host.host_id })
+        }
+        Some(_) => Ok(true),
+        None => Ok(false),
+    }
 }
 
 impl Roster {

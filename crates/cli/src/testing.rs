@@ -11,6 +11,7 @@ use protocol::{
 };
 
 use crate::policy_file::first_policy;
+use crate::prepare::{Circumstances, Wish, prepare};
 use crate::resolve::{Believed, Memory, judge};
 
 pub(crate) const NOW: u64 = 1_795_323_838;
@@ -128,6 +129,20 @@ pub(crate) fn guest(vmid: u32) -> GuestReport {
             snapshot("before-update", NOW - 3_000, Some("first")),
         ]),
     }
+}
+
+/// A rollback on host 1, valid for ten minutes from [`NOW`].
+pub(crate) fn order() -> authz::Order {
+    let with = Circumstances {
+        nonce: protocol::Nonce::from_bytes([7; 16]),
+        now: NOW,
+        valid_s: 600,
+        reason: "undo the update".parse().unwrap(),
+        ticket: None,
+    };
+    let wish = Wish::Rollback { snapshot: "before-update".parse().unwrap(), start: false };
+    let vmid = Vmid::try_from(101).unwrap();
+    prepare(&believed(1, "web1"), &policy(), &report(vec![guest(101)]), vmid, &wish, with).unwrap()
 }
 
 pub(crate) fn report(guests: Vec<GuestReport>) -> HostReport {

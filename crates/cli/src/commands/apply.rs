@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use authz::files;
+use authz::{Event, files};
 use protocol::api::{HostDetail, PlanView};
+use protocol::text::printable;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -11,12 +12,16 @@ use super::{Context, Session, or_interrupt};
 use crate::args::{ApplyArgs, HostArgs};
 use crate::document;
 use crate::error::{Answer, Failure};
+use crate::judge::believe;
+use crate::render;
 use crate::render_host::{desired_and_plan, plan as plan_text};
 use crate::resolve::Believed;
 use crate::text::json;
 
 /// Largest document, in bytes.
 const MAX_FILE: u64 = 8 * 1024 * 1024;
+/// Most pages of receipts that are read after one host settled: a hub can go on for ever.
+const MAX_PAGES: u32 = 20;
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(ctx: &Context, args: ApplyArgs) -> Result<Answer, Failure> {
@@ -35,12 +40,12 @@ pub(super) async fn run(ctx: &Context, args: ApplyArgs) -> Result<Answer, Failur
             let line = line.map(|line| format!(", line {line}")).unwrap_or_default();
             Failure::other(format!("{shown}{line}: {error}; nothing was sent"))
         })?;
-        work.push((host.1.clone(), state));
+        work.push((host.1.clone(), state, host.0.receipts_held));
     }
-    let mut sent: Vec<(Believed, u64)> = Vec::new();
-    for (host, state) in work {
+    let mut sent: Vec<(Believed, u64, u64)> = Vec::new();
+    for (host, state, held) in work {
         let accepted = session.hub.set_desired(host.id(), &state).await.map_err(|error| {
-            let done: Vec<_> = sent.iter().map(|(host, _)| host.name().to_string()).collect();
+            let done: Vec<_> = sent.iter().map(|(host, ..)| host.name().to_string()).collect();
             if done.is_empty() {
                 Failure::from(error)
             } else {
@@ -57,23 +62,30 @@ pub(super) async fn run(ctx: &Context, args: ApplyArgs) -> Result<Answer, Failur
             accepted.generation,
             if accepted.changed { "" } else { " (unchanged)" }
         ));
-        sent.push((host, accepted.generation));
+        sent.push((host, accepted.generation, held));
     }
     if args.wait == 0 {
         let lines: String = sent
             .iter()
-            .map(|(host, generation)| format!("{}: generation {generation} sent\n", host.name()))
+            .map(|(host, generation, _)| format!("{}: generation {generation} sent\n", host.name()))
             .collect();
         return Ok(Answer::ok(lines));
     }
     let deadline = Instant::now() + Duration::from_secs(args.wait);
     let mut answer = Answer::default();
-    for (host, generation) in sent {
+    for (host, generation, held) in sent {
         let hint = format!("the desired state is stored and takes effect: see `writ plan {}`", host.name());
         let wait = settle(ctx, &session, &host, generation, deadline, args.wait);
         match or_interrupt(&hint, wait).await {
             Ok(view) => {
                 answer.stdout.push_str(&format!("{}: {}", host.name(), plan_text(&view, Some(generation))));
+                match carried_out(&session, &host, generation, held).await {
+                    Ok(lines) => answer.stdout.push_str(&lines),
+                    Err(Failure::Hub(error)) => {
+                        ctx.note(&format!("{}: its receipts cannot be read: {error}", host.name()));
+                    }
+                    Err(error) => answer.failures.push(format!("{}: {error}", host.name())),
+                }
             }
             // The other hosts still deserve their line.
             Err(error @ Failure::Timeout { .. }) => answer.failures.push(error.to_string()),
@@ -81,6 +93,38 @@ pub(super) async fn run(ctx: &Context, args: ApplyArgs) -> Result<Answer, Failur
         }
     }
     Ok(answer)
+}
+
+/// What the host signed about the steps of this generation since `first` entries of its log were
+/// held. The plan only says what is left to do, and nobody signed it.
+async fn carried_out(
+    session: &Session,
+    host: &Believed,
+    generation: u64,
+    first: u64,
+) -> Result<String, Failure> {
+    let mut rows = String::new();
+    let mut next = first;
+    for _ in 0..MAX_PAGES {
+        let page = session.hub.receipts(host.id(), next).await?;
+        for signed in &page.receipts {
+            let receipt = believe(signed, host)?;
+            if let Event::Step { generation: of, what, outcome, .. } = &receipt.event
+                && *of == generation
+            {
+                rows.push_str(&format!(
+                    "  step, by the host's signed receipt: {}: {}\n",
+                    printable(what.as_str()),
+                    render::outcome(outcome)
+                ));
+            }
+        }
+        next = next.saturating_add(page.receipts.len() as u64);
+        if page.receipts.is_empty() || next >= page.held {
+            break;
+        }
+    }
+    Ok(rows)
 }
 
 /// Waits until the host has nothing left to do for this generation.

@@ -115,19 +115,35 @@ fn state_word(state: EnrollmentState) -> &'static str {
 
 #[derive(Serialize)]
 struct Row<'a> {
-    /// As given on this machine; none for codes made elsewhere.
+    /// As given on this machine, or as signed for the host that answered; none where neither is known.
     name: Option<&'a protocol::HostName>,
     #[serde(flatten)]
     view: &'a EnrollmentView,
 }
 
+/// In place of a name. Of a code that is used up nothing is kept, so nobody knows where it was made.
+fn nameless(state: EnrollmentState) -> &'static str {
+    match state {
+        EnrollmentState::WaitingForHost | EnrollmentState::WaitingForApproval => "(made elsewhere)",
+        EnrollmentState::Approved | EnrollmentState::Rejected | EnrollmentState::Expired => "(not kept here)",
+    }
+}
+
 async fn list(session: &Session, as_json: bool) -> Result<Answer, Failure> {
     let views = session.hub.enrollments().await?;
     let pending = session.home.enrollments()?;
+    let memory = session.home.memory()?;
     let names: BTreeMap<u64, _> = pending.iter().map(|p| (p.id, &p.name)).collect();
+    let name_of = |view: &EnrollmentView| {
+        // Once a host is approved only its signed statement is kept here.
+        let known = view.answer.as_ref().filter(|_| view.state == EnrollmentState::Approved);
+        let signed = known.and_then(|answer| {
+            memory.values().find(|s| s.host_id == answer.host_id && s.host_key == answer.host_key)
+        });
+        names.get(&view.id).copied().or(signed.map(|statement| &statement.name))
+    };
     if as_json {
-        let rows: Vec<_> =
-            views.iter().map(|view| Row { name: names.get(&view.id).copied(), view }).collect();
+        let rows: Vec<_> = views.iter().map(|view| Row { name: name_of(view), view }).collect();
         return Ok(Answer::ok(json(&rows)));
     }
     if views.is_empty() {
@@ -138,7 +154,7 @@ async fn list(session: &Session, as_json: bool) -> Result<Answer, Failure> {
         .map(|view| {
             vec![
                 view.id.to_string(),
-                names.get(&view.id).map_or_else(|| "(made elsewhere)".to_owned(), ToString::to_string),
+                name_of(view).map_or_else(|| nameless(view.state).to_owned(), ToString::to_string),
                 state_word(view.state).to_owned(),
                 view.created_by.to_string(),
                 utc(view.expires_at),
@@ -193,11 +209,8 @@ async fn approve(
     key: &std::path::Path,
 ) -> Result<Answer, Failure> {
     let answer = match wait_for_answer(ctx, session, pending, wait_s).await? {
-        Some(answer) => answer,
-        None => {
-            session.home.forget_enrollment(pending.id)?;
-            return Ok(Answer::ok(format!("Enrollment {} is approved already.\n", pending.id)));
-        }
+        Answered::Waits(answer) => answer,
+        Answered::Approved(answer) => return approved_already(session, pending, answer.as_ref()).await,
     };
     verify_answer(&answer, pending.k.as_bytes(), &pending.policy)?;
     let statement = HostStatement {
@@ -235,13 +248,59 @@ async fn approve(
     Ok(Answer::ok(format!("Host '{}' is approved; you vouch for:\n{shown}", statement.name)))
 }
 
-/// The host's answer; none when the enrollment is approved already.
+/// What the hub says about a code that a host used.
+enum Answered {
+    /// The answer waits for approval.
+    Waits(EnrollmentAnswer),
+    /// Somebody approved it already, says the hub.
+    Approved(Option<EnrollmentAnswer>),
+}
+
+/// Forgets K only when an operator really vouched for the host that knows it: the hub's word alone
+/// would let it throw away the only proof there is, and show another host under the name.
+async fn approved_already(
+    session: &Session,
+    pending: &PendingEnrollment,
+    answer: Option<&EnrollmentAnswer>,
+) -> Result<Answer, Failure> {
+    let PendingEnrollment { id, name, .. } = pending;
+    let doubt = |why: String| {
+        Failure::other(format!(
+            "the hub says that enrollment {id} for host '{name}' is approved, but {why}: do not use that host; the code's secret is kept here, see `writ hosts`, or start again with `writ enroll new`"
+        ))
+    };
+    let answer = answer.ok_or_else(|| doubt("it does not show the host's answer".to_owned()))?;
+    verify_answer(answer, pending.k.as_bytes(), &pending.policy).map_err(|error| doubt(error.to_string()))?;
+    let roster = session.judged().await?;
+    let (_, host) = roster.by_name(name).map_err(|error| doubt(error.to_string()))?;
+    let same = *host.id() == answer.host_id
+        && host.statement.host_key == answer.host_key
+        && host.statement.host_key_gen == answer.host_key_gen;
+    if !same {
+        return Err(doubt(format!(
+            "the operator-signed statement for '{name}' names host {} with key {}, and host {} with key {} proved that it knows the code",
+            host.id(),
+            host.key.fingerprint(),
+            answer.host_id,
+            answer.host_key.fingerprint()
+        )));
+    }
+    session.home.remember(host)?;
+    session.home.forget_enrollment(*id)?;
+    Ok(Answer::ok(format!(
+        "Enrollment {id} is approved already: {} vouches for host '{name}', key {}.\n",
+        host.vouched_by,
+        host.key.fingerprint()
+    )))
+}
+
+/// The host's answer.
 async fn wait_for_answer(
     ctx: &Context,
     session: &Session,
     pending: &PendingEnrollment,
     wait_s: u64,
-) -> Result<Option<EnrollmentAnswer>, Failure> {
+) -> Result<Answered, Failure> {
     let deadline = Instant::now() + Duration::from_secs(wait_s);
     let mut told = false;
     loop {
@@ -253,7 +312,7 @@ async fn wait_for_answer(
             )));
         }
         match (view.state, view.answer) {
-            (EnrollmentState::Approved, _) => return Ok(None),
+            (EnrollmentState::Approved, answer) => return Ok(Answered::Approved(answer)),
             (state @ (EnrollmentState::Rejected | EnrollmentState::Expired), _) => {
                 return Err(Failure::other(format!(
                     "enrollment {} is {}: make a new code with `writ enroll new`",
@@ -261,7 +320,7 @@ async fn wait_for_answer(
                     state_word(state)
                 )));
             }
-            (EnrollmentState::WaitingForApproval, Some(answer)) => return Ok(Some(answer)),
+            (EnrollmentState::WaitingForApproval, Some(answer)) => return Ok(Answered::Waits(answer)),
             (EnrollmentState::WaitingForHost | EnrollmentState::WaitingForApproval, _) => {}
         }
         if Instant::now() >= deadline {

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use protocol::Sha256;
 use protocol::api::{
-    ApiFailure, EnrollmentCreated, EnrollmentNew, EnrollmentState, EnrollmentView, HostDetail, HostView,
-    LoginAnswer, LoginChallenge, OrderAccepted, OrderReceipt, OrderView, ReceiptsView,
+    ApiFailure, DesiredAccepted, EnrollmentCreated, EnrollmentNew, EnrollmentState, EnrollmentView,
+    HostDetail, HostView, LoginAnswer, LoginChallenge, OrderAccepted, OrderReceipt, OrderView, PlanView,
+    ReceiptsView,
 };
 use protocol::enroll::EnrollmentAnswer;
 use protocol::report::HostReport;
@@ -30,6 +31,9 @@ pub(super) struct Says {
     pub(super) receipts: Vec<Signed>,
     pub(super) held: u64,
     pub(super) answer: Option<EnrollmentAnswer>,
+    /// Claims that the enrollment is approved.
+    pub(super) approved: bool,
+    pub(super) plan: Option<PlanView>,
     pub(super) policy: Option<Sha256>,
     pub(super) logged_out: bool,
     /// Makes the receipt for a submitted order.
@@ -74,11 +78,13 @@ impl Says {
                 host: self.hosts[0].clone(),
                 report: self.report.clone(),
                 desired: None,
-                plan: None,
+                plan: self.plan.clone(),
             }),
             ("GET", ["hosts", _, "receipts"]) => {
                 ok(&ReceiptsView { first: 0, held: self.held, receipts: self.receipts.clone() })
             }
+            ("PUT", ["hosts", _, "desired"]) => ok(&DesiredAccepted { generation: 3, changed: true }),
+            ("GET", ["hosts", _, "orders"]) => ok(&self.order.as_ref().map(|_| self.order()).as_slice()),
             ("POST", ["hosts", _, "orders"]) => {
                 let envelope: Envelope = serde_json::from_slice(body).unwrap();
                 let op = envelope.id();
@@ -90,22 +96,24 @@ impl Says {
                 self.order = Some((envelope, receipts));
                 ok(&OrderAccepted { op, version, online: true })
             }
-            ("GET", ["hosts", _, "orders", _]) => {
-                let (envelope, receipts) = self.order.clone().unwrap();
-                ok(&OrderView {
-                    op: envelope.id(),
-                    version: receipts.last().map_or(1, |receipt| receipt.version),
-                    submitted_by: name("alice"),
-                    submitted_at: NOW,
-                    envelope,
-                    delivered: true,
-                    online: true,
-                    progress: None,
-                    problem: None,
-                    receipts,
-                })
-            }
+            ("GET", ["hosts", _, "orders", _]) => ok(&self.order()),
             _ => (404, "not a hub's words".to_owned()),
+        }
+    }
+
+    fn order(&self) -> OrderView {
+        let (envelope, receipts) = self.order.clone().unwrap();
+        OrderView {
+            op: envelope.id(),
+            version: receipts.last().map_or(1, |receipt| receipt.version),
+            submitted_by: name("alice"),
+            submitted_at: NOW,
+            envelope,
+            delivered: true,
+            online: true,
+            progress: None,
+            problem: None,
+            receipts,
         }
     }
 
@@ -113,6 +121,7 @@ impl Says {
         EnrollmentView {
             id: 7,
             state: match self.answer {
+                _ if self.approved => EnrollmentState::Approved,
                 Some(_) => EnrollmentState::WaitingForApproval,
                 None => EnrollmentState::WaitingForHost,
             },

@@ -37,7 +37,7 @@ pub async fn dispatch(cli: Cli) -> Result<Answer, Failure> {
         Command::Apply(args) => apply::run(&ctx, args).await,
         Command::Plan(args) => apply::plan(&ctx, args).await,
         Command::Op(command) => op::run(&ctx, command).await,
-        Command::Show { order } => sign::show(&order),
+        Command::Show { order } => sign::show(&ctx, &order),
         Command::Sign(args) => sign::sign(&ctx, args),
         Command::Submit(args) => submit::run(&ctx, args).await,
         Command::Orders(args) => orders::list(&ctx, args).await,
@@ -84,9 +84,14 @@ struct Session {
 }
 
 impl Session {
+    /// All hosts, judged, and nothing remembered.
+    async fn judged(&self) -> Result<Roster, Failure> {
+        Ok(Roster::judge(self.hub.hosts().await?, &self.policy, &self.home.memory()?))
+    }
+
     /// All hosts, judged; what is believed is remembered.
     async fn roster(&self) -> Result<Roster, Failure> {
-        let roster = Roster::judge(self.hub.hosts().await?, &self.policy, &self.home.memory()?);
+        let roster = self.judged().await?;
         for (_, host) in roster.believed() {
             self.home.remember(host)?;
         }

@@ -1,17 +1,18 @@
 //! `writ orders`, `writ order`, `writ receipts`.
 
-use authz::{Order, Receipt};
+use authz::{Order, Outcome, Policy, Receipt};
 use protocol::api::OrderView;
 use protocol::text::printable;
 use protocol::{HostName, Sha256};
 use serde::Serialize;
 
-use super::{Context, wait};
+use super::{Context, Session, now, wait};
 use crate::args::{HostArgs, OrderArgs};
 use crate::error::{Answer, Failure};
-use crate::judge::{Chain, JudgeError, believe_about, story};
+use crate::judge::{Aftermath, Chain, JudgeError, believe_about, story, weight};
 use crate::render;
 use crate::resolve::Believed;
+use crate::state::SubmittedOrder;
 use crate::text::{json, table, utc};
 
 /// One order for programs: the hub's words, and what the host signed.
@@ -22,23 +23,26 @@ struct Page<'a> {
     submitted_at: u64,
     delivered: bool,
     online: bool,
-    /// The hub's or agent's word, not signed.
+    /// The hub's or agent's word, not signed; so is everything above.
     progress: Option<String>,
     problem: Option<&'a String>,
     /// Verified, in order of arrival.
     receipts: Vec<Receipt>,
     /// Why the hub's receipts are not believed.
     refused: Option<String>,
+    /// What a refusal leaves open, in words.
+    warnings: Vec<String>,
 }
 
 impl<'a> Page<'a> {
-    fn new(view: &'a OrderView, host: &Believed) -> Self {
+    /// `mine` is what this machine sent of it.
+    fn new(view: &'a OrderView, host: &Believed, mine: Option<&SubmittedOrder>, policy: &Policy) -> Self {
         let receipts = view.receipts.iter().map(|r| believe_about(&r.receipt, host, &view.op)).collect();
         let (receipts, refused) = match receipts {
             Ok(receipts) => (receipts, None),
             Err(error) => (Vec::new(), Some(JudgeError::to_string(&error))),
         };
-        Self {
+        let mut page = Self {
             op: view.op,
             submitted_by: &view.submitted_by,
             submitted_at: view.submitted_at,
@@ -48,17 +52,38 @@ impl<'a> Page<'a> {
             problem: view.problem.as_ref(),
             receipts,
             refused,
+            warnings: Vec::new(),
+        };
+        if let Some((place, outcome)) = page.end() {
+            let mut envelope = mine.map_or(&view.envelope, |record| &record.envelope).clone();
+            // What was sent last says nothing about the refusal of what was sent before.
+            let came = view.receipts.get(place).map(|receipt| receipt.version);
+            if mine.is_some_and(|record| record.version.is_none() || came <= record.version) {
+                envelope.sigs.clear();
+            }
+            let aftermath = Aftermath::of(outcome, &view.op, Some(&envelope), policy, false);
+            page.warnings = aftermath.sentences(host.name(), now());
         }
+        page
     }
 
-    /// The last end that the host signed, else how far the hub says it is.
+    /// The end that says most, and its place: a success is not undone by the refusal of a copy.
+    fn end(&self) -> Option<(usize, &Outcome)> {
+        let ends = self.receipts.iter().enumerate();
+        let ends = ends.filter_map(|(place, r)| r.order_outcome().map(|(_, outcome)| (place, outcome, r)));
+        ends.max_by_key(|(_, _, receipt)| weight(receipt)).map(|(place, outcome, _)| (place, outcome))
+    }
+
+    /// How it ended by the host's signed word, else how far the hub says it is.
     fn state(&self, view: &OrderView, host: &Believed) -> String {
         if let Some(reason) = &self.refused {
             return format!("NOT BELIEVED: {reason}");
         }
-        match self.receipts.iter().rev().find_map(Receipt::order_outcome) {
+        match self.end() {
             Some((_, outcome)) => outcome.to_string(),
-            None => wait::progress(view, host.name(), !self.receipts.is_empty()),
+            None => {
+                format!("{} (unsigned)", wait::progress(view, host.name(), !self.receipts.is_empty()))
+            }
         }
     }
 }
@@ -67,7 +92,11 @@ pub(super) async fn list(ctx: &Context, args: HostArgs) -> Result<Answer, Failur
     let session = ctx.session()?;
     let host = session.believed(&args.host).await?;
     let views = session.hub.orders(host.id()).await?;
-    let pages: Vec<Page<'_>> = views.iter().map(|view| Page::new(view, &host)).collect();
+    let mut pages = Vec::new();
+    for view in &views {
+        let mine = mine(&session, &host, &view.op)?;
+        pages.push(Page::new(view, &host, mine.as_ref(), &session.policy));
+    }
     let failures = pages
         .iter()
         .filter_map(|page| page.refused.as_ref().map(|reason| format!("order {}: {reason}", page.op)))
@@ -93,28 +122,37 @@ pub(super) async fn list(ctx: &Context, args: HostArgs) -> Result<Answer, Failur
                 utc(page.submitted_at),
                 page.submitted_by.to_string(),
                 what,
-                page.state(view, &host),
+                [vec![page.state(view, &host)], page.warnings.clone()].concat().join("; "),
                 page.op.to_string(),
             ]
         })
         .collect();
-    Ok(Answer { stdout: table(&["SUBMITTED", "BY", "ORDER", "STATE", "OP"], &rows), failures })
+    Ok(Answer {
+        stdout: table(&["SUBMITTED (UNSIGNED)", "BY (UNSIGNED)", "ORDER", "STATE", "OP"], &rows),
+        failures,
+    })
+}
+
+/// What this machine sent of an order to this host.
+fn mine(session: &Session, host: &Believed, op: &Sha256) -> Result<Option<SubmittedOrder>, Failure> {
+    Ok(session.home.order(op)?.filter(|record| record.host == *host.id()))
 }
 
 pub(super) async fn show(ctx: &Context, args: OrderArgs) -> Result<Answer, Failure> {
     let session = ctx.session()?;
     let host = session.believed(&args.host).await?;
     let op = args.op;
+    let mine = mine(&session, &host, &op)?;
     if args.wait {
-        let mine = session.home.order(&op)?.filter(|record| record.host == *host.id());
-        let after = mine.and_then(|record| record.version).unwrap_or(0);
+        let after = mine.as_ref().and_then(|record| record.version).unwrap_or(0);
         let story = wait::for_receipt(ctx, &session, &host, &op, after, args.timeout).await?;
-        return Ok(wait::answer(&story, &host, &op, args.json));
+        let mine = mine.as_ref().map(|record| &record.envelope);
+        return Ok(wait::answer(&story, &host, &op, mine, &session.policy, args.json));
     }
     let view = session.hub.order(host.id(), &op, 0, 0).await?;
     // Judged as a whole: one bad receipt and nothing of it is shown as true.
     story(&view, 0, &host, &op)?;
-    let page = Page::new(&view, &host);
+    let page = Page::new(&view, &host, mine.as_ref(), &session.policy);
     if args.json {
         return Ok(Answer::ok(json(&page)));
     }
@@ -129,12 +167,15 @@ pub(super) async fn show(ctx: &Context, args: OrderArgs) -> Result<Answer, Failu
         Err(error) => format!("Order {op}\n  not readable: {}\n", printable(&error.to_string())),
     };
     text.push_str(&format!(
-        "\nSubmitted by {} on {}, {} signature(s)\n",
+        "\nSubmitted by {} on {}, {} signature(s) (the hub's words, unsigned)\n",
         view.submitted_by,
         utc(view.submitted_at),
         view.envelope.sigs.len()
     ));
     text.push_str(&format!("  {}\n", printable(&page.state(&view, &host))));
+    for warning in &page.warnings {
+        text.push_str(&format!("  {}\n", printable(warning)));
+    }
     if !page.receipts.is_empty() {
         let rows: Vec<_> = page.receipts.iter().map(render::receipt_row).collect();
         text.push_str("\nReceipts, all verified\n");
@@ -195,4 +236,72 @@ pub(super) async fn receipts(ctx: &Context, args: HostArgs) -> Result<Answer, Fa
         if log.refused.is_some() { "; then the log is NOT BELIEVED" } else { "" }
     ));
     Ok(Answer { stdout, failures })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{NOW, alice, believed, done, ended, name, order, policy, receipt};
+    use authz::{Namespace, RefusalCode};
+    use protocol::Envelope;
+    use protocol::api::OrderReceipt;
+
+    fn view(outcomes: &[Outcome]) -> OrderView {
+        let payload = order().encode();
+        let sigs = vec![alice().sign(Namespace::Op, &payload)];
+        let envelope = Envelope { payload: payload.into(), sigs };
+        let op = envelope.id();
+        let receipts = (1..).zip(outcomes).map(|(version, outcome)| OrderReceipt {
+            version,
+            receipt: receipt(1, None, ended(op, outcome.clone())),
+        });
+        OrderView {
+            op,
+            version: 9,
+            submitted_by: name("alice"),
+            submitted_at: NOW,
+            delivered: true,
+            online: true,
+            progress: None,
+            problem: Some("the disk is full".into()),
+            receipts: receipts.collect(),
+            envelope,
+        }
+    }
+
+    fn refused(code: RefusalCode) -> Outcome {
+        Outcome::Refused { code, why: "because".parse().unwrap() }
+    }
+
+    #[test]
+    fn a_success_is_not_hidden_by_a_later_refusal() {
+        let host = believed(1, "web1");
+        for later in [RefusalCode::Replay, RefusalCode::Unsigned] {
+            let view = view(&[done(), refused(later)]);
+            let page = Page::new(&view, &host, None, &policy());
+            assert!(page.state(&view, &host).starts_with("done: "), "{}", page.state(&view, &host));
+            assert!(page.warnings.is_empty());
+        }
+    }
+
+    #[test]
+    fn words_that_nobody_signed_are_marked() {
+        let (host, view) = (believed(1, "web1"), view(&[]));
+        let state = Page::new(&view, &host, None, &policy()).state(&view, &host);
+        assert!(state.contains("the disk is full") && state.ends_with("(unsigned)"), "{state}");
+    }
+
+    #[test]
+    fn the_hub_is_accused_only_of_what_was_sent_before_the_refusal() {
+        let (host, view) = (believed(1, "web1"), view(&[refused(RefusalCode::Unsigned)]));
+        let said = |version| {
+            let record = SubmittedOrder { host: *host.id(), envelope: view.envelope.clone(), version };
+            Page::new(&view, &host, Some(&record), &policy()).warnings.join("; ")
+        };
+        assert!(said(Some(0)).contains("the hub altered the order"), "{}", said(Some(0)));
+        // The refusal is older than the signatures that were sent last, or nothing is known.
+        for version in [Some(1), None] {
+            assert!(!said(version).contains("altered") && !said(version).is_empty());
+        }
+    }
 }

@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use authz::Order;
 use protocol::Sha256;
 
 use super::{Context, read_order, write_new};
 use crate::args::SignArgs;
 use crate::error::{Answer, Failure};
 use crate::render;
-use crate::state::read_key;
+use crate::resolve::{Memory, check_order_name};
+use crate::state::{StateError, read_key};
 
 /// Where `ssh-keygen -Y sign` puts it too.
 pub(super) fn signature_path(order: &Path) -> PathBuf {
@@ -17,9 +19,25 @@ pub(super) fn signature_path(order: &Path) -> PathBuf {
     name.into()
 }
 
-pub(super) fn show(path: &Path) -> Result<Answer, Failure> {
+/// The order as a person reads it, if its host is called what this machine calls it.
+fn shown(ctx: &Context, bytes: &[u8], order: &Order) -> Result<String, Failure> {
+    // An order can be read on a machine that never logged in: it knows no host.
+    let known = match ctx.home().and_then(|home| Ok(home.memory()?)) {
+        Err(Failure::State(StateError::NoHome | StateError::NoPolicy)) => Memory::new(),
+        other => other?,
+    };
+    let mut text = render::order(order, &Sha256::of(bytes));
+    if !check_order_name(&order.host.name, &order.host.id, &known)? {
+        text.push_str(
+            "  note: this machine does not know that host yet, its name above is only what the file says\n",
+        );
+    }
+    Ok(text)
+}
+
+pub(super) fn show(ctx: &Context, path: &Path) -> Result<Answer, Failure> {
     let (bytes, order) = read_order(path)?;
-    Ok(Answer::ok(render::order(&order, &Sha256::of(&bytes))))
+    Ok(Answer::ok(shown(ctx, &bytes, &order)?))
 }
 
 pub(super) fn sign(ctx: &Context, args: SignArgs) -> Result<Answer, Failure> {
@@ -29,7 +47,7 @@ pub(super) fn sign(ctx: &Context, args: SignArgs) -> Result<Answer, Failure> {
         return Err(Failure::Exists(output));
     }
     // Even with --quiet: nobody signs what they have not seen.
-    eprint!("{}", render::order(&order, &Sha256::of(&bytes)));
+    eprint!("{}", shown(ctx, &bytes, &order)?);
     let home = ctx.home()?;
     let path = match args.key {
         Some(path) => path,

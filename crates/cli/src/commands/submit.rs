@@ -9,7 +9,7 @@ use super::sign::signature_path;
 use super::{Context, Session, read_order, wait};
 use crate::args::SubmitArgs;
 use crate::error::{Answer, Failure};
-use crate::resolve::Believed;
+use crate::resolve::{Believed, Memory, check_order_name};
 use crate::state::SubmittedOrder;
 
 pub(super) async fn run(ctx: &Context, args: SubmitArgs) -> Result<Answer, Failure> {
@@ -24,6 +24,12 @@ pub(super) async fn run(ctx: &Context, args: SubmitArgs) -> Result<Answer, Failu
             let (payload, order) = read_order(&args.order)?;
             let session = ctx.session()?;
             let roster = session.roster().await?;
+            let known: Memory = roster
+                .believed()
+                .map(|(_, host)| (host.name().clone(), host.statement.clone()))
+                .chain(session.home.memory()?)
+                .collect();
+            check_order_name(&order.host.name, &order.host.id, &known)?;
             let host = roster.by_id(&order.host.id)?.1.clone();
             if order.host.key != host.key.fingerprint()
                 || order.host.generation != host.statement.host_key_gen
@@ -71,13 +77,14 @@ async fn send(
         )));
     }
     let version = Some(accepted.version);
-    session.home.save_order(&SubmittedOrder { host: *host.id(), envelope, version })?;
+    let record = SubmittedOrder { host: *host.id(), envelope, version };
+    session.home.save_order(&record)?;
     ctx.note(&format!("order {op} is at the hub, for host '{}'", host.name()));
     if !accepted.online {
         ctx.note(&format!("host '{}' is offline, the order waits at the hub", host.name()));
     }
     let story = wait::for_receipt(ctx, session, host, &op, accepted.version, args.timeout).await?;
-    Ok(wait::answer(&story, host, &op, args.json))
+    Ok(wait::answer(&story, host, &op, Some(&record.envelope), &session.policy, args.json))
 }
 
 fn signatures(args: &SubmitArgs) -> Result<Vec<String>, Failure> {

@@ -137,21 +137,7 @@ async fn enrollment_believes_only_the_host_that_knows_the_code() {
         assert!(!String::from_utf8_lossy(body).contains(&k), "K went to the hub");
     }
 
-    let answer = |k: &[u8; 32]| {
-        let (host_id, key) = (HostId::from_bytes([1; 16]), host_key(1));
-        let (host_key, device_key) = (key.public().to_wire(), Ed25519Key::from_bytes([3; 32]));
-        EnrollmentAnswer {
-            v: 1,
-            host_id,
-            host_key,
-            host_key_gen: 1,
-            device_key,
-            device_cert: authz::enroll::certify_device(host_id, 1, device_key, &key),
-            policy: code.policy,
-            proof: authz::enroll::proof(k, &code.policy, &host_id, &host_key, &device_key),
-            hostname: "pve1".into(),
-        }
-    };
+    let answer = |k: &[u8; 32]| answer_of(1, k, code.policy);
     desk.hub.says.lock().unwrap().answer = Some(answer(&[0; 32]));
     let error = desk.run(&["enroll", "approve", "web1"]).await.unwrap_err().to_string();
     assert!(error.contains("does not prove"), "{error}");
@@ -166,6 +152,172 @@ async fn enrollment_believes_only_the_host_that_knows_the_code() {
     assert_eq!((statement.name, by), (name("web1"), name("alice")));
     assert!(!desk.path("home/enrollments/7.json").exists(), "K is kept no longer than needed");
     assert!(desk.path("home/hosts/web1.json").exists());
+}
+
+fn answer_of(host: u8, k: &[u8; 32], policy: Sha256) -> EnrollmentAnswer {
+    let (host_id, key) = (HostId::from_bytes([host; 16]), host_key(host));
+    let (host_key, device_key) = (key.public().to_wire(), Ed25519Key::from_bytes([3; 32]));
+    EnrollmentAnswer {
+        v: 1,
+        host_id,
+        host_key,
+        host_key_gen: 1,
+        device_key,
+        device_cert: authz::enroll::certify_device(host_id, 1, device_key, &key),
+        policy,
+        proof: authz::enroll::proof(k, &policy, &host_id, &host_key, &device_key),
+        hostname: "pve1".into(),
+    }
+}
+
+#[tokio::test]
+async fn the_hubs_word_that_a_host_is_approved_costs_no_secret() {
+    let desk = Desk::new().await;
+    desk.login().await.unwrap();
+    let new = ["enroll", "new", "--name", "web1", "--site", "berlin", "--code-only"];
+    let code: EnrollmentCode = desk.run(&new).await.unwrap().stdout.trim_end().parse().unwrap();
+    let good = answer_of(1, &code.k, code.policy);
+    let mut by_mallory = view(1, "web1");
+    by_mallory.statement = authz::statement::sign_host(&crate::testing::statement(1, "web1"), &mallory());
+    let lies = [
+        (None, vec![view(1, "web1")]),
+        (Some(good.clone()), vec![]),
+        // Vouched for by an operator, but not the host that knows the code.
+        (Some(good.clone()), vec![view(2, "web1")]),
+        (Some(good.clone()), vec![view(1, "db1")]),
+        (Some(good.clone()), vec![by_mallory]),
+        (Some(answer_of(2, &[0; 32], code.policy)), vec![view(2, "web1")]),
+    ];
+    for (answer, hosts) in lies {
+        {
+            let mut says = desk.hub.says.lock().unwrap();
+            (says.approved, says.answer, says.hosts) = (true, answer, hosts);
+        }
+        let error = desk.run(&["enroll", "approve", "web1"]).await.unwrap_err().to_string();
+        assert!(error.contains("the hub says that enrollment 7") && error.contains("do not use"), "{error}");
+        assert!(desk.path("home/enrollments/7.json").exists(), "K is gone after: {error}");
+        assert!(!desk.path("home/hosts/web1.json").exists(), "believed after: {error}");
+    }
+    {
+        let mut says = desk.hub.says.lock().unwrap();
+        (says.answer, says.hosts) = (Some(good), vec![view(1, "web1")]);
+    }
+    let said = desk.run(&["enroll", "approve", "web1"]).await.unwrap().stdout;
+    assert!(said.contains("approved already: alice vouches"), "{said}");
+    assert!(!desk.path("home/enrollments/7.json").exists());
+    // Its name is known from the statement now.
+    let list = desk.run(&["enroll", "list"]).await.unwrap().stdout;
+    assert!(list.contains("web1") && !list.contains("made elsewhere"), "{list}");
+    desk.run(&["hosts", "--forget", "web1"]).await.unwrap();
+    let list = desk.run(&["enroll", "list"]).await.unwrap().stdout;
+    assert!(list.contains("(not kept here)") && !list.contains("made elsewhere"), "{list}");
+}
+
+#[tokio::test]
+async fn a_stripped_order_is_shown_as_still_dangerous() {
+    let desk = Desk::ready().await;
+    let order = desk.signed_order().await;
+    let exp = crate::text::utc(Order::decode(&std::fs::read(&order).unwrap()).unwrap().exp);
+    desk.judged_by(|op| {
+        let why = "the order carries no signature".parse().unwrap();
+        receipt(1, None, ended(op, Outcome::Refused { code: RefusalCode::Unsigned, why }))
+    });
+    let answer = desk.run(&["submit", text(&order)]).await.unwrap();
+    let op = Sha256::of(&std::fs::read(&order).unwrap()).to_string();
+    let resumed = desk.run(&["order", "web1", &op, "--wait"]).await.unwrap();
+    assert_eq!(resumed, answer);
+    for shown in [&answer.stdout, &answer.failures[0]] {
+        for says in [&format!("STILL VALID until {exp}"), "refused (unsigned)", "the hub altered the order"] {
+            assert!(shown.contains(says), "{says:?} is missing in {shown}");
+        }
+    }
+    let as_json = desk.run(&["order", "web1", &op, "--wait", "--json"]).await.unwrap().stdout;
+    assert!(as_json.contains("\"still_valid\": true"), "{as_json}");
+    for words in [vec!["order", "web1", &op], vec!["orders", "web1"]] {
+        let shown = desk.run(&words).await.unwrap().stdout;
+        assert!(shown.contains(&format!("STILL VALID until {exp}")), "{shown}");
+        assert!(shown.to_lowercase().contains("unsigned)"), "{shown}");
+    }
+    // What the hub does next.
+    desk.judged_by(|op| receipt(1, Some((4, Sha256::of(b"x"))), ended(op, done())));
+    desk.run(&["submit", text(&order)]).await.unwrap();
+    let shown = desk.run(&["orders", "web1"]).await.unwrap().stdout;
+    assert!(shown.contains("done: ") && !shown.contains("STILL VALID"), "{shown}");
+}
+
+#[tokio::test]
+async fn an_order_cannot_call_a_host_by_anothers_name() {
+    let desk = Desk::ready().await;
+    let order = desk.signed_order().await;
+    desk.hub.says.lock().unwrap().hosts.push(view(2, "db1"));
+    desk.run(&["hosts"]).await.unwrap();
+    let real = Order::decode(&std::fs::read(&order).unwrap()).unwrap();
+    let file = desk.path("evil.json");
+    let sig = desk.path("order.json.sig");
+    let id = |host: u8| HostId::from_bytes([host; 16]);
+    // Both names known; only the id's; only the name's.
+    let lies = [(1, "db1", "'web1'"), (1, "harmless", "'web1'"), (9, "db1", "'db1' is host 0202")];
+    for (host, called, says) in lies {
+        let mut lie = real.clone();
+        (lie.host.id, lie.host.name) = (id(host), name(called));
+        std::fs::write(&file, lie.encode()).unwrap();
+        for words in [
+            vec!["show", text(&file)],
+            vec!["sign", text(&file)],
+            vec!["submit", text(&file), "--sig", text(&sig)],
+        ] {
+            let error = desk.run(&words).await.unwrap_err().to_string();
+            assert!(error.contains(called) && error.contains(says), "{words:?}: {error}");
+        }
+        assert!(!desk.path("evil.json.sig").exists());
+    }
+    assert!(desk.hub.says.lock().unwrap().heard("POST", "/orders").is_none());
+    // Submit also asks the hub's roster, on a machine that remembers nothing.
+    let mut lie = real.clone();
+    lie.host.name = name("db1");
+    std::fs::write(&file, lie.encode()).unwrap();
+    for host in ["web1", "db1"] {
+        desk.run(&["hosts", "--forget", host]).await.unwrap();
+    }
+    let error = desk.run(&["submit", text(&file), "--sig", text(&sig)]).await.unwrap_err().to_string();
+    assert!(error.contains("'db1'") && error.contains("'web1'"), "{error}");
+    // Unknown by name and id: may be read and signed, with a word about it.
+    let mut unknown = real;
+    (unknown.host.id, unknown.host.name) = (id(9), name("new1"));
+    std::fs::write(&file, unknown.encode()).unwrap();
+    let shown = desk.run(&["show", text(&file)]).await.unwrap().stdout;
+    assert!(shown.contains("does not know that host yet"), "{shown}");
+    desk.run(&["sign", text(&file)]).await.unwrap();
+    let known = desk.run(&["show", text(&order)]).await.unwrap().stdout;
+    assert!(!known.contains("does not know"), "{known}");
+}
+
+#[tokio::test]
+async fn apply_lists_what_the_host_signed_about_its_steps() {
+    let desk = Desk::ready().await;
+    let file = desk.path("hosts.toml");
+    std::fs::write(&file, "[[host.web1.guest]]\nvmid = 101\nname = \"db\"\n").unwrap();
+    let step = |generation, what: &str| authz::Event::Step {
+        generation,
+        kind: "guest.start".into(),
+        vmid: 101.try_into().unwrap(),
+        what: what.parse().unwrap(),
+        outcome: done(),
+    };
+    {
+        let mut says = desk.hub.says.lock().unwrap();
+        let plan = protocol::plan::Plan { generation: 3, ..Default::default() };
+        says.plan = Some(protocol::api::PlanView { received_at: 0, plan, problem: None });
+        says.receipts = vec![receipt(1, None, step(2, "old news")), receipt(1, None, step(3, "start 101"))];
+        says.held = 2;
+    }
+    let answer = desk.run(&["apply", text(&file)]).await.unwrap();
+    assert!(answer.stdout.contains("everything wanted is so"), "{answer:?}");
+    assert!(answer.stdout.contains("start 101: done: ") && !answer.stdout.contains("old news"), "{answer:?}");
+    assert!(answer.failures.is_empty());
+    desk.hub.says.lock().unwrap().receipts = vec![receipt(2, None, step(3, "forged"))];
+    let answer = desk.run(&["apply", text(&file)]).await.unwrap();
+    assert!(!answer.stdout.contains("forged: done") && answer.failures.len() == 1, "{answer:?}");
 }
 
 #[tokio::test]

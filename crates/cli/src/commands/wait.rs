@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use authz::{Outcome, Receipt};
+use authz::{Outcome, Policy, Receipt};
 use protocol::api::OrderView;
-use protocol::{HostName, Sha256};
+use protocol::text::printable;
+use protocol::{Envelope, HostName, Sha256};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{Context, Session, or_interrupt};
+use super::{Context, Session, now, or_interrupt};
 use crate::error::{Answer, Failure};
 use crate::hub::POLL_S;
-use crate::judge::{Story, is_replay, story};
+use crate::judge::{Aftermath, Story, story};
 use crate::render;
 use crate::resolve::Believed;
 use crate::text::{json, utc};
@@ -113,10 +114,24 @@ struct Ended<'a> {
     receipt: &'a Receipt,
     /// A successful end of the same order before this submission.
     earlier: Option<&'a Receipt>,
+    /// After a refusal: it can be delivered again and be carried out.
+    still_valid: bool,
+    /// Until then, unix seconds; none when the order cannot be read.
+    valid_until: Option<u64>,
+    /// What the refusal leaves open, in words.
+    warnings: &'a [String],
 }
 
 /// The end of an order, in words; success only when a verified receipt says so.
-pub(super) fn answer(story: &Story, host: &Believed, op: &Sha256, as_json: bool) -> Answer {
+/// `mine` is the order as this machine sent it.
+pub(super) fn answer(
+    story: &Story,
+    host: &Believed,
+    op: &Sha256,
+    mine: Option<&Envelope>,
+    policy: &Policy,
+    as_json: bool,
+) -> Answer {
     let Some((receipt, (_, outcome))) =
         story.end.as_ref().and_then(|receipt| receipt.order_outcome().map(|end| (receipt, end)))
     else {
@@ -129,13 +144,31 @@ pub(super) fn answer(story: &Story, host: &Believed, op: &Sha256, as_json: bool)
         };
     };
     let success = outcome.is_success();
-    let earlier = story.earlier_success.as_ref().filter(|_| is_replay(outcome));
+    let earlier = story.earlier_success.as_ref().filter(|_| matches!(outcome, Outcome::Refused { .. }));
+    let envelope = mine.or(story.envelope.as_ref());
+    let aftermath = Aftermath::of(outcome, op, envelope, policy, earlier.is_some());
+    let warnings = aftermath.sentences(host.name(), now());
     let mut failures = Vec::new();
     if !success {
-        failures.push(format!("the order was not carried out now: {outcome}"));
+        let mut sentence = format!("the order was not carried out now: {outcome}");
+        for warning in &warnings {
+            sentence.push_str("; ");
+            sentence.push_str(warning);
+        }
+        failures.push(sentence);
     }
     if as_json {
-        let page = Ended { op, host: host.name(), success, outcome, receipt, earlier };
+        let page = Ended {
+            op,
+            host: host.name(),
+            success,
+            outcome,
+            receipt,
+            earlier,
+            still_valid: aftermath.still_valid,
+            valid_until: aftermath.valid_until.filter(|_| aftermath.still_valid),
+            warnings: &warnings,
+        };
         return Answer { stdout: json(&page), failures };
     }
     let place = receipt.entry.map_or_else(
@@ -149,6 +182,9 @@ pub(super) fn answer(story: &Story, host: &Believed, op: &Sha256, as_json: bool)
         host.key.fingerprint(),
         utc(receipt.time)
     );
+    for warning in &warnings {
+        stdout.push_str(&format!("  {}\n", printable(warning)));
+    }
     if let Some((earlier, (_, outcome))) = earlier.and_then(|r| r.order_outcome().map(|end| (r, end))) {
         stdout.push_str(&format!(
             "  This order was carried out before, on {}: {}\n  An order can be used once: prepare a new one with `writ op`.\n",
@@ -163,17 +199,18 @@ pub(super) fn answer(story: &Story, host: &Believed, op: &Sha256, as_json: bool)
 mod tests {
     use super::*;
     use crate::judge::believe;
-    use crate::testing::{believed, done, ended, receipt};
+    use crate::testing::{believed, done, ended, policy, receipt};
     use authz::RefusalCode;
 
     fn story_of(outcome: Outcome, earlier: bool) -> Story {
         let (host, op) = (believed(1, "web1"), Sha256::of(b"o"));
         let make = |outcome| believe(&receipt(1, None, ended(op, outcome)), &host).unwrap();
-        Story { end: Some(make(outcome)), committed: true, earlier_success: earlier.then(|| make(done())) }
+        let earlier_success = earlier.then(|| make(done()));
+        Story { end: Some(make(outcome)), committed: true, earlier_success, envelope: None }
     }
 
     fn say(story: &Story, as_json: bool) -> Answer {
-        answer(story, &believed(1, "web1"), &Sha256::of(b"o"), as_json)
+        answer(story, &believed(1, "web1"), &Sha256::of(b"o"), None, &policy(), as_json)
     }
 
     #[test]
@@ -202,6 +239,9 @@ mod tests {
         assert!(answer.stdout.contains("refused (replay)"), "{}", answer.stdout);
         assert!(answer.stdout.contains("carried out before"), "{}", answer.stdout);
         assert_eq!(answer.failures.len(), 1);
-        assert!(!say(&story_of(refused, false), false).stdout.contains("carried out before"));
+        let unknown = say(&story_of(refused, false), false);
+        assert!(!unknown.stdout.contains("carried out before"), "{unknown:?}");
+        assert!(unknown.stdout.contains("it was used before; its end is in the host's log"), "{unknown:?}");
+        assert!(!unknown.stdout.contains("STILL VALID"), "{unknown:?}");
     }
 }

@@ -42,6 +42,23 @@ fn the_end_of_this_submission_counts_and_no_older_one() {
 }
 
 #[test]
+fn a_refusal_outside_the_log_is_the_end_of_nothing() {
+    let host = believed(1, "web1");
+    let stripped = receipt(1, None, ended(op(), refused(RefusalCode::Unsigned)));
+    let real = receipt(1, Some((4, Sha256::of(b"x"))), ended(op(), done()));
+    let replay = receipt(1, Some((5, Sha256::of(b"y"))), ended(op(), refused(RefusalCode::Replay)));
+    for receipts in [
+        vec![(1, stripped.clone()), (2, real.clone()), (3, replay.clone())],
+        vec![(1, real), (2, stripped.clone()), (3, replay.clone())],
+    ] {
+        let end = story(&view(receipts), 0, &host, &op()).unwrap().end.unwrap();
+        assert!(end.order_outcome().unwrap().1.is_success());
+    }
+    let end = story(&view(vec![(1, stripped), (2, replay)]), 0, &host, &op()).unwrap().end.unwrap();
+    assert!(is_replay(end.order_outcome().unwrap().1));
+}
+
+#[test]
 fn a_committed_order_has_not_ended() {
     let event = Event::OrderCommitted { op: op(), kind: "snapshot.rollback".into(), signers: vec![] };
     let story = story(&view(vec![(1, receipt(1, None, event))]), 0, &believed(1, "web1"), &op()).unwrap();
@@ -83,7 +100,17 @@ fn receipts_of_other_orders_are_refused() {
             outcome: done(),
         },
     );
-    for lie in [other, step] {
+    let started = receipt(
+        1,
+        None,
+        Event::StepStarted {
+            generation: 4,
+            kind: "guest.start".into(),
+            vmid: 101.try_into().unwrap(),
+            what: "start".parse().unwrap(),
+        },
+    );
+    for lie in [other, step, started] {
         let error = story(&view(vec![(1, lie)]), 0, &host, &op()).unwrap_err();
         assert!(matches!(error, JudgeError::OtherOrder { .. }), "{error}");
     }

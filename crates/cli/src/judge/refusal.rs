@@ -1,0 +1,206 @@
+//! What a refusal leaves open. A hub can strip the signatures of an order, show the operator the
+//! host's genuine refusal of the rest, and deliver the real order later: a refusal burns no nonce,
+//! so only a used nonce or the order's own end of validity makes it harmless.
+
+use authz::verify::CLOCK_SKEW_S;
+use authz::{Namespace, Order, Outcome, Policy, Receipt, RefusalCode, sshsig};
+use protocol::{Envelope, HostName, Sha256};
+
+use crate::text::utc;
+
+/// What is still to be feared of an order that a host refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Aftermath {
+    /// It was refused for a reason that does not keep it from being carried out later.
+    pub still_valid: bool,
+    /// The end of its validity; none when its bytes are no order.
+    pub valid_until: Option<u64>,
+    /// The host complains about signatures that are good by the policy of this machine.
+    pub altered: bool,
+    /// Its nonce was used before, and no receipt here says how that ended.
+    pub used_before: bool,
+}
+
+impl Aftermath {
+    /// Of `outcome`. `envelope` is the order as this machine sent it, else as the hub shows it; its
+    /// signatures may be anybody's, its payload counts only when it is the one that `op` names. With
+    /// a verified success the nonce is burned, and nothing is left to be feared.
+    pub fn of(
+        outcome: &Outcome,
+        op: &Sha256,
+        envelope: Option<&Envelope>,
+        policy: &Policy,
+        success_known: bool,
+    ) -> Self {
+        let Outcome::Refused { code, .. } = outcome else { return Self::default() };
+        let envelope = envelope.filter(|envelope| envelope.id() == *op);
+        let altered = blames_signatures(*code) && envelope.is_some_and(|e| is_well_signed(e, policy));
+        if success_known {
+            return Self { altered, ..Self::default() };
+        }
+        Self {
+            still_valid: !matches!(code, RefusalCode::Replay | RefusalCode::Expired),
+            valid_until: envelope.and_then(|e| Order::decode(&e.payload.0).ok()).map(|order| order.exp),
+            altered,
+            used_before: *code == RefusalCode::Replay,
+        }
+    }
+
+    /// In sentences without a full stop. `now` by this machine's clock.
+    pub fn sentences(&self, host: &HostName, now: u64) -> Vec<String> {
+        let mut said = Vec::new();
+        match self.valid_until {
+            _ if !self.still_valid => {}
+            // The host's clock decides; by ours it is over.
+            Some(exp) if now > exp.saturating_add(CLOCK_SKEW_S) => said.push(format!(
+                "this refusal was not its end: it was valid until {}, and whoever held it, the hub too, could deliver it again until then; see `writ receipts {host}`",
+                utc(exp)
+            )),
+            Some(exp) => said.push(format!(
+                "STILL VALID until {}: whoever holds it, the hub too, can deliver it again; do not sign a replacement before then",
+                utc(exp)
+            )),
+            None => said.push(
+                "STILL VALID: whoever holds it, the hub too, can deliver it again; do not sign a replacement"
+                    .to_owned(),
+            ),
+        }
+        if self.used_before {
+            said.push(format!("it was used before; its end is in the host's log (`writ receipts {host}`)"));
+        }
+        if self.altered {
+            said.push(
+                "the host did not see the signatures that you sent: the hub altered the order, or the host lives by another policy"
+                    .to_owned(),
+            );
+        }
+        said
+    }
+}
+
+/// Which of two ends of an order says more about it: what happened before what did not, and of
+/// refusals the one in the host's log, because a refusal outside of it is the end of nothing.
+pub fn weight(receipt: &Receipt) -> u8 {
+    match receipt.order_outcome() {
+        Some((_, outcome)) if outcome.is_success() => 4,
+        Some((_, Outcome::Refused { .. })) => 1 + u8::from(receipt.entry.is_some()),
+        Some(_) => 3,
+        None => 0,
+    }
+}
+
+/// Refusals that a host gives only when something is wrong with the signatures.
+fn blames_signatures(code: RefusalCode) -> bool {
+    matches!(
+        code,
+        RefusalCode::Unsigned
+            | RefusalCode::Malformed
+            | RefusalCode::BadSignature
+            | RefusalCode::UnknownSigner
+            | RefusalCode::KeyType
+            | RefusalCode::Namespace
+            | RefusalCode::Size
+    )
+}
+
+/// Every one, as a host demands it: one bad signature refuses the whole order.
+fn is_well_signed(envelope: &Envelope, policy: &Policy) -> bool {
+    let good = |armored: &String| {
+        sshsig::decode(armored, Namespace::Op).is_ok_and(|signature| {
+            policy.may_sign(signature.claimed_key(), Namespace::Op).is_some()
+                && signature.verify(&envelope.payload.0).is_ok()
+        })
+    };
+    let fits =
+        envelope.sigs.len() <= Envelope::MAX_SIGNATURES && envelope.payload.0.len() <= Envelope::MAX_PAYLOAD;
+    fits && !envelope.sigs.is_empty() && envelope.sigs.iter().all(good)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{NOW, alice, mallory, name, order, policy};
+    use authz::SecretKey;
+
+    fn refused(code: RefusalCode) -> Outcome {
+        Outcome::Refused { code, why: "because".parse().unwrap() }
+    }
+
+    fn signed_by(payload: Vec<u8>, keys: &[SecretKey]) -> Envelope {
+        let sigs = keys.iter().map(|key| key.sign(Namespace::Op, &payload)).collect();
+        Envelope { payload: payload.into(), sigs }
+    }
+
+    fn judged(code: RefusalCode, envelope: &Envelope) -> Aftermath {
+        Aftermath::of(&refused(code), &envelope.id(), Some(envelope), &policy(), false)
+    }
+
+    #[test]
+    fn a_refused_order_stays_dangerous_until_it_expires() {
+        let order = order();
+        let good = signed_by(order.encode(), &[alice()]);
+        for code in
+            [RefusalCode::Unsigned, RefusalCode::Precondition, RefusalCode::Busy, RefusalCode::TooEarly]
+        {
+            let after = judged(code, &good);
+            assert_eq!((after.still_valid, after.valid_until), (true, Some(order.exp)));
+            let said = after.sentences(&name("web1"), NOW).join("; ");
+            assert!(said.contains(&format!("STILL VALID until {}", utc(order.exp))), "{said}");
+            let later = after.sentences(&name("web1"), order.exp + CLOCK_SKEW_S + 1).join("; ");
+            assert!(!later.contains("STILL VALID") && later.contains("not its end"), "{later}");
+        }
+        for code in [RefusalCode::Replay, RefusalCode::Expired] {
+            assert!(!judged(code, &good).still_valid);
+        }
+        let done = crate::testing::done();
+        let none = Aftermath::of(&done, &good.id(), Some(&good), &policy(), false);
+        assert_eq!(none, Aftermath::default());
+        // A used nonce is the one thing that disarms it.
+        let used = Aftermath::of(&refused(RefusalCode::Busy), &good.id(), Some(&good), &policy(), true);
+        assert_eq!(used, Aftermath::default());
+    }
+
+    #[test]
+    fn the_end_of_validity_comes_from_the_order_that_is_meant_only() {
+        let junk = signed_by(b"junk".to_vec(), &[alice()]);
+        let after = judged(RefusalCode::BadOrder, &junk);
+        assert_eq!((after.still_valid, after.valid_until), (true, None));
+        assert!(!after.sentences(&name("web1"), NOW)[0].contains("until"));
+        let other = signed_by(order().encode(), &[alice()]);
+        let op = Sha256::of(b"another");
+        let swapped = Aftermath::of(&refused(RefusalCode::Unsigned), &op, Some(&other), &policy(), false);
+        assert_eq!((swapped.valid_until, swapped.altered), (None, false));
+    }
+
+    #[test]
+    fn only_signatures_that_are_all_good_here_accuse_the_hub() {
+        let bytes = order().encode();
+        let good = signed_by(bytes.clone(), &[alice()]);
+        for code in [
+            RefusalCode::Unsigned,
+            RefusalCode::Malformed,
+            RefusalCode::BadSignature,
+            RefusalCode::UnknownSigner,
+            RefusalCode::KeyType,
+            RefusalCode::Namespace,
+            RefusalCode::Size,
+        ] {
+            assert!(judged(code, &good).altered, "{code}");
+        }
+        assert!(!judged(RefusalCode::Precondition, &good).altered);
+        let mut over_other_bytes = good.clone();
+        over_other_bytes.sigs = vec![alice().sign(Namespace::Op, b"other")];
+        let mut other_purpose = good.clone();
+        other_purpose.sigs = vec![alice().sign(Namespace::Enroll, &bytes)];
+        for bad in [
+            signed_by(bytes.clone(), &[]),
+            signed_by(bytes.clone(), &[mallory()]),
+            signed_by(bytes.clone(), &[alice(), mallory()]),
+            Envelope { sigs: vec!["garbage".into()], ..good.clone() },
+            over_other_bytes,
+            other_purpose,
+        ] {
+            assert!(!judged(RefusalCode::BadSignature, &bad).altered, "{bad:?}");
+        }
+    }
+}
