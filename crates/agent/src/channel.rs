@@ -261,14 +261,19 @@ fn adopt(ports: &mut Ports, generation: u64, state: protocol::desired::DesiredSt
     let content: Sha256 = state.hash();
     match ports.desired.adopt(generation, state) {
         Ok(Accept::New) => {
+            ports.session.on_adopted(None);
             tracing::info!(generation, %content, "a new desired state is in force");
             ports.wanted.send_replace(ports.desired.current().cloned().map(Arc::new));
             None
         }
-        Ok(Accept::Same) => None,
+        Ok(Accept::Same) => {
+            ports.session.on_adopted(None);
+            None
+        }
         Err(error) => {
             let why = sentence(&error);
             tracing::warn!(generation, why, "a desired state was refused");
+            ports.session.on_adopted(Some(format!("desired state {generation} was refused: {why}")));
             Some(AgentFrame::DesiredRefused { generation, why })
         }
     }

@@ -213,7 +213,7 @@ async fn do_enroll(config: &AgentConfig, code: &EnrollmentCode) -> Result<(), Fa
         "An operator has approved this host. Start `writ-agent run`.".to_owned()
     } else {
         format!(
-            "Now an operator must approve this host, and compare the host key there:\n  writ enroll approve {}",
+            "Now an operator must approve this host, and compare the host key there:\n  writ enroll approve {}   (or the name it was made for)",
             done.id
         )
     };

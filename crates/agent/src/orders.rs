@@ -163,12 +163,13 @@ fn ended(op: Sha256, receipt: Signed) -> Note {
 
 fn trouble(error: &WardenError) -> String {
     let what = sentence(error);
-    if error.nothing_happened() {
-        format!("{what}. The order was not carried out.")
-    } else {
-        format!(
+    match error {
+        // It says all of it already.
+        WardenError::Unknown { .. } => format!("{what}. The order will not be handed over again."),
+        _ if error.nothing_happened() => format!("{what}. The order was not carried out."),
+        _ => format!(
             "{what}. It is not known whether the order was carried out; it will not be handed over again. Wait for its receipt, or look at the guest."
-        )
+        ),
     }
 }
 

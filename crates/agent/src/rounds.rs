@@ -87,10 +87,30 @@ pub fn step_outcome(receipt: &Signed) -> Result<(), String> {
     match serde_json::from_slice::<Receipt>(&receipt.payload.0) {
         Ok(Receipt { event: Event::Step { outcome, .. }, .. }) if outcome.is_success() => Ok(()),
         Ok(Receipt { event: Event::Step { outcome, .. }, .. }) => Err(outcome.to_string()),
-        Ok(_) | Err(_) => {
+        // The log has it, but it is no end.
+        Ok(Receipt { event: Event::StepStarted { .. }, .. }) => Err(
+            "the warden's receipt says that the step began, and not how it ended: its log says what is known"
+                .to_owned(),
+        ),
+        Ok(Receipt {
+            event: Event::Enrolled { .. } | Event::OrderCommitted { .. } | Event::Order { .. },
+            ..
+        })
+        | Err(_) => {
             Err("the warden's receipt is not about a step: are agent and warden of the same version?"
                 .to_owned())
         }
+    }
+}
+
+/// What is told of a step without a receipt.
+fn step_trouble(error: &WardenError) -> String {
+    let what = sentence(error);
+    match error {
+        // It says all of it already.
+        WardenError::Unknown { .. } => what,
+        _ if error.nothing_happened() => what,
+        _ => format!("{what}. It is not known whether the step was carried out; the next report shows it"),
     }
 }
 
@@ -174,7 +194,7 @@ impl Reconciler {
         loop {
             tokio::select! {
                 ended = &mut performing => {
-                    let receipt = ended.map_err(|error: WardenError| sentence(&error))?;
+                    let receipt = ended.map_err(|error: WardenError| step_trouble(&error))?;
                     return step_outcome(&receipt);
                 }
                 _ = &mut reporting => {}
@@ -265,6 +285,13 @@ mod tests {
         ] {
             assert!(step_outcome(&step(outcome)).unwrap_err().contains(says));
         }
+        let began = sign(Event::StepStarted {
+            generation: 1,
+            kind: "guest.start".into(),
+            vmid: 100.try_into().unwrap(),
+            what: "start".parse().unwrap(),
+        });
+        assert!(step_outcome(&began).unwrap_err().contains("not how it ended"), "a beginning is no success");
         let other = sign(Event::Enrolled {
             policy: Sha256::of(b"p"),
             policy_version: 1,
@@ -272,5 +299,21 @@ mod tests {
         });
         assert!(step_outcome(&other).is_err());
         assert!(step_outcome(&Signed { payload: b"{}".to_vec().into(), sig: String::new() }).is_err());
+    }
+
+    #[test]
+    fn a_step_whose_end_is_lost_is_never_called_undone() {
+        let path = || "/w.sock".into();
+        for lost in [
+            WardenError::Unknown { why: "the disk is full".into() },
+            WardenError::Closed { path: path(), reason: "end of data".into() },
+            WardenError::Timeout { path: path(), seconds: 5 },
+            WardenError::Unexpected { path: path() },
+        ] {
+            let said = step_trouble(&lost);
+            assert!(said.contains("not known") && !said.contains("not carried out"), "{said}");
+        }
+        let refused = step_trouble(&WardenError::Refused { code: "closed".into(), why: "no".into() });
+        assert!(!refused.contains("not known"), "{refused}");
     }
 }

@@ -97,6 +97,9 @@ pub struct Session {
     seq: u64,
     plan: Option<(Plan, Option<String>)>,
     orders: VecDeque<AgentFrame>,
+    /// Why the last desired state that was delivered is not in force. Goes with every plan, because
+    /// the hub shows the last plan's problem only.
+    refused: Option<String>,
 }
 
 impl Default for Session {
@@ -111,6 +114,7 @@ impl Default for Session {
             seq: 0,
             plan: None,
             orders: VecDeque::new(),
+            refused: None,
         }
     }
 }
@@ -122,8 +126,12 @@ fn violation(why: &str) -> Effect {
 impl Session {
     /// A new connection: everything about the last one is forgotten, what waits is kept.
     pub fn begin(&mut self) {
-        let waiting = (self.plan.take(), std::mem::take(&mut self.orders));
-        *self = Self { plan: waiting.0, orders: waiting.1, ..Self::default() };
+        *self = Self {
+            plan: self.plan.take(),
+            orders: std::mem::take(&mut self.orders),
+            refused: self.refused.take(),
+            ..Self::default()
+        };
     }
 
     /// Whether the hub has welcomed this connection.
@@ -172,8 +180,9 @@ impl Session {
         self.held = receipts_held;
         let mut effects = vec![Effect::Opened];
         effects.extend(self.orders.drain(..).map(Effect::Send));
-        effects
-            .extend(self.plan.take().map(|(plan, problem)| Effect::Send(AgentFrame::Plan { plan, problem })));
+        if let Some((plan, problem)) = self.plan.take() {
+            effects.push(self.send_plan(plan, problem));
+        }
         effects.extend(self.read_log());
         effects
     }
@@ -238,6 +247,22 @@ impl Session {
         if self.is_open() && self.failed { self.read_log().into_iter().collect() } else { Vec::new() }
     }
 
+    /// What became of a delivered desired state: nothing to tell, or why it is not in force.
+    pub fn on_adopted(&mut self, refused: Option<String>) {
+        self.refused = refused;
+    }
+
+    fn send_plan(&self, plan: Plan, problem: Option<String>) -> Effect {
+        let problem = match (&self.refused, problem) {
+            (None, problem) => problem,
+            (Some(refused), None) => Some(refused.clone()),
+            // A plan that could not be sent carries it already.
+            (Some(refused), Some(problem)) if problem.contains(refused.as_str()) => Some(problem),
+            (Some(refused), Some(problem)) => Some(format!("{refused}; {problem}")),
+        };
+        Effect::Send(AgentFrame::Plan { plan, problem })
+    }
+
     /// News from another part of the agent.
     pub fn on_note(&mut self, note: Note) -> Vec<Effect> {
         if !self.is_open() {
@@ -256,7 +281,7 @@ impl Session {
                 }
                 effects
             }
-            Note::Plan { plan, problem } => vec![Effect::Send(AgentFrame::Plan { plan, problem })],
+            Note::Plan { plan, problem } => vec![self.send_plan(plan, problem)],
             Note::Order(frame) => vec![Effect::Send(frame)],
             Note::LogGrew => self.read_log().into_iter().collect(),
         }

@@ -63,6 +63,12 @@ pub enum WardenError {
         /// The socket.
         path: PathBuf,
     },
+    /// It took the request, and cannot tell what became of it.
+    #[error("the outcome is not known: {why}; after a restart of the warden its log says what is known")]
+    Unknown {
+        /// What happened, in its words.
+        why: String,
+    },
     /// It says no, and nothing was changed.
     #[error("the warden refuses ({code}): {why}")]
     Refused {
@@ -78,9 +84,11 @@ impl WardenError {
     pub fn nothing_happened(&self) -> bool {
         match self {
             Self::Connect { .. } | Self::Request(_) | Self::Refused { .. } => true,
-            Self::Closed { .. } | Self::Timeout { .. } | Self::Frame { .. } | Self::Unexpected { .. } => {
-                false
-            }
+            Self::Closed { .. }
+            | Self::Timeout { .. }
+            | Self::Frame { .. }
+            | Self::Unexpected { .. }
+            | Self::Unknown { .. } => false,
         }
     }
 }
@@ -191,6 +199,7 @@ impl Warden {
             WardenAnswer::Refused { code, why } => {
                 WardenError::Refused { code: printable(&code), why: printable(&why) }
             }
+            WardenAnswer::Unknown { why } => WardenError::Unknown { why: printable(&why) },
             WardenAnswer::Status(_)
             | WardenAnswer::Enrolled { .. }
             | WardenAnswer::Progress(_)

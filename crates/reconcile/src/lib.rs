@@ -14,5 +14,5 @@
 pub mod generation;
 pub mod plan;
 
-pub use generation::{Accept, GenerationRefused, accept_generation};
+pub use generation::{Accept, GenerationRefused, MAX_GENERATION, MAX_LEAP, accept_generation};
 pub use plan::{plan, plan_unread};

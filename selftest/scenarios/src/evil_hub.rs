@@ -97,6 +97,46 @@ pub async fn rename_host(stand: &mut Stand, name: &str) -> Fallible<()> {
     .await
 }
 
+/// From now on every order loses its signatures on its way into the queue, and so on its way to the host.
+pub async fn strip_signatures(stand: &mut Stand) -> Fallible<()> {
+    with_database(stand, async |db: &mut SqliteConnection| {
+        // A repeated submission is an update.
+        for (name, when) in [("strip_new", "INSERT"), ("strip_again", "UPDATE OF sigs")] {
+            let trigger = format!(
+                "CREATE TRIGGER {name} AFTER {when} ON orders WHEN NEW.sigs <> '[]'
+                 BEGIN UPDATE orders SET sigs = '[]' WHERE n = NEW.n; END"
+            );
+            sqlx::query(sqlx::AssertSqlSafe(trigger)).execute(&mut *db).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Undoes [`strip_signatures`] for orders that are submitted from now on.
+pub async fn keep_signatures(stand: &mut Stand) -> Fallible<()> {
+    with_database(stand, async |db: &mut SqliteConnection| {
+        for drop in ["DROP TRIGGER strip_new", "DROP TRIGGER strip_again"] {
+            sqlx::query(drop).execute(&mut *db).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Forgets that an order was delivered: it goes to its host once more.
+pub async fn deliver_again(stand: &mut Stand, op: Sha256) -> Fallible<()> {
+    with_database(stand, async |db: &mut SqliteConnection| {
+        let done = sqlx::query("UPDATE orders SET delivered = 0 WHERE op = $1 AND delivered = 1")
+            .bind(op.as_bytes().to_vec())
+            .execute(db)
+            .await?;
+        // Nothing to forget would make a test of this pass for nothing.
+        if done.rows_affected() == 1 { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
+    })
+    .await
+}
+
 /// Stops the hub, lets `change` at its database, starts it again.
 async fn with_database(
     stand: &mut Stand,

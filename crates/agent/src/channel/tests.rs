@@ -183,13 +183,76 @@ async fn a_warden_that_dies_makes_trouble_and_is_not_asked_again() {
     bench.hub.send(&HubFrame::Order { envelope: order(3) }).await;
     let (op, problem) = bench.hub.find(trouble).await;
     assert_eq!(op, order(3).id());
-    assert!(problem.contains("not known whether"), "{problem}");
+    assert!(problem.contains("not known whether") && !problem.contains("not carried out"), "{problem}");
     assert_eq!(warden.changes().len(), 1);
     std::fs::remove_file(&warden.socket).unwrap();
     bench.hub.send(&HubFrame::Order { envelope: order(4) }).await;
     let (op, problem) = bench.hub.find(trouble).await;
     assert_eq!(op, order(4).id());
     assert!(problem.contains("was not carried out") && problem.contains("writ-warden runs"), "{problem}");
+}
+
+#[tokio::test]
+async fn an_order_whose_end_was_not_written_down_is_not_called_undone() {
+    let dir = dir();
+    let warden = FakeWarden::start(dir.path(), |_, _| {
+        vec![
+            WardenAnswer::Progress(OrderState::Committed),
+            WardenAnswer::Unknown { why: "the log cannot be written\u{1b}[2J".to_owned() },
+        ]
+    });
+    let mut bench = Bench::welcomed(dir).await;
+    bench.hub.send(&HubFrame::Order { envelope: order(5) }).await;
+    let trouble = bench.hub.find(|frame| match frame {
+        AgentFrame::OrderTrouble { op, problem } => Some((op, problem)),
+        _ => None,
+    });
+    let (op, problem) = trouble.await;
+    assert_eq!(op, order(5).id());
+    assert!(problem.contains("the outcome is not known: the log cannot be written"), "{problem}");
+    assert!(problem.contains("after a restart of the warden its log says what is known"), "{problem}");
+    assert!(!problem.contains("not carried out") && !problem.contains('\u{1b}'), "{problem}");
+    assert_eq!(warden.changes().len(), 1, "never handed over twice");
+}
+
+/// One frame must not end desired states for good; and the refusal stays to be seen in plans.
+#[tokio::test]
+async fn a_generation_out_of_reach_is_refused_until_another_is_accepted() {
+    let dir = dir();
+    let _warden = FakeWarden::start(dir.path(), no_changes);
+    let mut bench = Bench::welcomed(dir).await;
+    let state = |name: &str| -> DesiredState {
+        protocol::config::parse_toml("t", &format!("[[guest]]\nvmid = 100\nname = \"{name}\"")).unwrap()
+    };
+    let plan = |frame| match frame {
+        AgentFrame::Plan { problem, .. } => Some(problem),
+        _ => None,
+    };
+    let note =
+        |problem: Option<&str>| Note::Plan { plan: Plan::default(), problem: problem.map(str::to_owned) };
+    for generation in [u64::MAX, (1 << 53) + 1, 1_000_001] {
+        bench.hub.send(&HubFrame::Desired { generation, state: state("evil") }).await;
+        let refused = bench.hub.find(|frame| match frame {
+            AgentFrame::DesiredRefused { generation, why } => Some((generation, why)),
+            _ => None,
+        });
+        let (which, why) = refused.await;
+        assert!(which == generation && why.contains("desired.json") && why.contains("repair"), "{why}");
+    }
+    for _ in 0..2 {
+        bench.notes.send(note(None)).await.unwrap();
+        let problem = bench.hub.find(plan).await.unwrap();
+        assert!(problem.contains("1000001") && problem.contains("repair"), "{problem}");
+    }
+    bench.notes.send(note(Some("no room"))).await.unwrap();
+    let problem = bench.hub.find(plan).await.unwrap();
+    assert!(problem.contains("no room") && problem.contains("1000001"), "{problem}");
+    bench.hub.send(&HubFrame::Desired { generation: 1, state: state("web") }).await;
+    soon(bench.wants.wait_for(|wants| wants.as_ref().is_some_and(|desired| desired.generation == 1)))
+        .await
+        .unwrap();
+    bench.notes.send(note(None)).await.unwrap();
+    assert_eq!(bench.hub.find(plan).await, None, "accepted: nothing is wrong any more");
 }
 
 /// Whatever a hub sends, the agent leaves in an orderly way.

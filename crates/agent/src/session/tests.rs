@@ -106,6 +106,29 @@ fn what_waits_survives_a_connection_and_is_bounded() {
     assert_eq!(sent[BACKLOG - 1], &Effect::Send(trouble(7)));
 }
 
+#[test]
+fn a_refused_desired_state_goes_with_every_plan_until_one_is_accepted() {
+    let note =
+        |problem: Option<&str>| Note::Plan { plan: Plan::default(), problem: problem.map(str::to_owned) };
+    let problem = |effects: Vec<Effect>| {
+        effects.into_iter().find_map(|effect| match effect {
+            Effect::Send(AgentFrame::Plan { problem, .. }) => Some(problem),
+            _ => None,
+        })
+    };
+    let mut session = open(0);
+    session.on_adopted(Some("refused 9".to_owned()));
+    assert_eq!(problem(session.on_note(note(None))), Some(Some("refused 9".to_owned())));
+    let both = AgentFrame::Plan { plan: Plan::default(), problem: Some("refused 9; no room".to_owned()) };
+    assert_eq!(session.on_note(note(Some("no room"))), [Effect::Send(both.clone())]);
+    // A connection that ends does not end the problem, nor is it told twice in one plan.
+    session.not_sent(both);
+    session.begin();
+    assert_eq!(problem(session.on_frame(welcome(0))), Some(Some("refused 9; no room".to_owned())));
+    session.on_adopted(None);
+    assert_eq!(problem(session.on_note(note(None))), Some(None));
+}
+
 /// None of these may do anything but end the connection.
 #[test]
 fn a_hub_that_breaks_the_protocol_is_left() {

@@ -11,7 +11,7 @@ const CREATED: i64 = 1_748_736_000;
 /// When the demo's snapshot was taken (2025-09-01).
 const SNAPSHOTTED: i64 = 1_756_684_800;
 /// When the running guests were started (2025-10-01).
-const STARTED: i64 = 1_759_276_800;
+pub(super) const STARTED: i64 = 1_759_276_800;
 
 impl World {
     /// The demo world. Its secrets are unset until a simulator starts with it.
@@ -103,5 +103,27 @@ impl World {
             "ostype": "debian", "rootfs": rootfs, "unprivileged": 1, "onboot": 1,
         });
         self.demo_guest(vmid, Kind::Lxc, values);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_guest_runs_longer_than_the_node() {
+        let world = World::demo();
+        // From the guests' start to some years later.
+        for later in [0, 1, 3_600, 417 * 86_400, 3_650 * 86_400] {
+            let now = Now { mono: std::time::Duration::from_secs(1_742), unix: STARTED + later };
+            let node = world.node_row(now, true)["uptime"].as_i64().unwrap();
+            let guests: Vec<i64> = world
+                .guests
+                .iter()
+                .map(|(vmid, guest)| guest.row(*vmid, now, true)["uptime"].as_i64().unwrap())
+                .collect();
+            assert_eq!(guests.iter().max(), Some(&later), "the running ones count from their start");
+            assert!(guests.iter().all(|guest| *guest < node), "{guests:?} on a node up {node} s");
+        }
     }
 }

@@ -10,8 +10,8 @@ const NODE_MEMORY: u64 = 25_276_063_744;
 const NODE_MEMORY_USED: u64 = 2_155_823_104;
 const NODE_DISK: u64 = 270_553_174_016;
 const NODE_DISK_USED: u64 = 24_748_707_840;
-/// What the node's uptime was when the simulator started.
-const NODE_UPTIME: u64 = 1_742;
+/// When the node was started: a little before the demo's guests, which cannot run longer than it.
+const NODE_STARTED: i64 = super::demo::STARTED - 87;
 
 fn merge(into: &mut Value, more: Value) {
     if let (Some(into), Value::Object(more)) = (into.as_object_mut(), more) {
@@ -145,7 +145,8 @@ impl Guest {
 
 impl World {
     fn uptime(now: Now) -> u64 {
-        NODE_UPTIME + now.mono.as_secs()
+        // A clock that stands before that day must not make it negative.
+        u64::try_from(now.unix - NODE_STARTED).unwrap_or(0).max(now.mono.as_secs())
     }
 
     fn node_figures(now: Now) -> Value {
