@@ -115,8 +115,8 @@ impl Refusal {
 }
 
 /// What the host knows of itself.
-#[derive(Debug, Clone)]
-pub struct HostFacts {
+#[derive(Clone)]
+pub struct HostFacts<'a> {
     /// Its id.
     pub id: HostId,
     /// Its key.
@@ -125,8 +125,9 @@ pub struct HostFacts {
     pub generation: u32,
     /// Entries in its log.
     pub log_size: u64,
-    /// Hash of the last of them, or of the entry that an order's anchor names.
-    pub log_head: Sha256,
+    /// Hash of the last entry when the log had so many; none if it never had. Asked only for an order that
+    /// is known to be signed.
+    pub head_at: &'a dyn Fn(u64) -> Option<Sha256>,
 }
 
 /// Proof that operators whom the policy of this host trusts ordered `T`, for this host, now. Only
@@ -170,7 +171,7 @@ impl<T> Authorized<T> {
 pub fn verify(
     envelope: &Envelope,
     policy: &Policy,
-    host: &HostFacts,
+    host: &HostFacts<'_>,
     now: u64,
 ) -> Result<Authorized<Order>, Refusal> {
     let signers = check_signatures(envelope, policy)?;
@@ -278,7 +279,7 @@ fn names(signers: &[(PublicKey, Signer)]) -> Vec<Signer> {
 }
 
 /// Steps 10 and 11, without the threshold.
-fn check_host(order: &Order, policy: &Policy, host: &HostFacts) -> Result<(), (RefusalCode, String)> {
+fn check_host(order: &Order, policy: &Policy, host: &HostFacts<'_>) -> Result<(), (RefusalCode, String)> {
     if order.host.id != host.id {
         return Err((
             RefusalCode::OtherHost,
@@ -311,7 +312,7 @@ fn check_host(order: &Order, policy: &Policy, host: &HostFacts) -> Result<(), (R
     }
     if let Some(after) = &order.after {
         let wrong_size = if after.strict { host.log_size != after.size } else { host.log_size < after.size };
-        if wrong_size || host.log_head != after.head {
+        if wrong_size || (host.head_at)(after.size) != Some(after.head) {
             return Err((
                 RefusalCode::LogAnchor,
                 format!(

@@ -278,20 +278,15 @@ impl Ledger {
         }
     }
 
-    /// What [`authz::verify::verify`] has to know. The head is the one at the order's anchor, when it
-    /// has one within the log.
-    pub fn facts(&self, anchor: Option<u64>) -> HostFacts {
-        let size = self.log.size();
-        HostFacts {
+    /// Runs `f` with what [`authz::verify::verify`] has to know.
+    pub fn with_facts<T>(&self, f: impl FnOnce(&HostFacts<'_>) -> T) -> T {
+        f(&HostFacts {
             id: self.identity.host_id,
             key: self.identity.host_key.public().fingerprint(),
             generation: self.identity.host_key_gen,
-            log_size: size,
-            log_head: self
-                .log
-                .head_at(anchor.unwrap_or(size).min(size))
-                .unwrap_or(Sha256::from_bytes([0; 32])),
-        }
+            log_size: self.log.size(),
+            head_at: &|size| self.log.head_at(size),
+        })
     }
 
     /// Why a nonce cannot be used again, if it cannot.

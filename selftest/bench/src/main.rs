@@ -23,8 +23,7 @@ use authz::verify::{HostFacts, verify};
 use authz::{Kind, Namespace, SecretKey, sshsig};
 use clap::Parser;
 use protocol::{
-    Envelope, Fingerprint, GuestIdentity, GuestKind, GuestRef, HostId, Nonce, RunState, Sha256, SnapshotRef,
-    Vmid,
+    Envelope, Fingerprint, GuestIdentity, GuestKind, GuestRef, HostId, Nonce, RunState, SnapshotRef, Vmid,
 };
 
 /// Measures ours, the limit and the peer in one run.
@@ -44,7 +43,7 @@ const NOW: u64 = 1_763_770_000;
 
 struct Work {
     policy: Policy,
-    host: HostFacts,
+    host: HostFacts<'static>,
     envelopes: Vec<Envelope>,
     orders: Vec<Order>,
     key: SecretKey,
@@ -188,7 +187,7 @@ fn work(round: usize, count: usize) -> Fallible<Work> {
         key: Fingerprint::of_key_blob(b"host"),
         generation: 1,
         log_size: 0,
-        log_head: Sha256::from_bytes([0; 32]),
+        head_at: &|_| None,
     };
     let mut work = Work { policy, host, envelopes: Vec::new(), orders: Vec::new(), key };
     for index in 0..count {

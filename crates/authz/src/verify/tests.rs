@@ -6,13 +6,13 @@ use crate::order::tests::{HOST_KEY, NOW, rollback};
 use crate::order::{NoParams, Params, PlanRef};
 use crate::policy::tests::{alice, bob, document, helpdesk, mallory, policy};
 
-fn host() -> HostFacts {
+fn host() -> HostFacts<'static> {
     HostFacts {
         id: HostId::from_bytes([0x11; 16]),
         key: Fingerprint::of_key_blob(&HOST_KEY),
         generation: 1,
         log_size: 7,
-        log_head: Sha256::of(b"head"),
+        head_at: &|size| (size == 7).then(|| Sha256::of(b"head")),
     }
 }
 
