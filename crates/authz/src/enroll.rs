@@ -7,8 +7,9 @@ use protocol::{Ed25519Key, HostId, Sha256, Signed};
 use serde::{Deserialize, Serialize};
 
 use crate::canonical::{self, CanonicalError};
-use crate::keys::{PublicKey, SecretKey};
+use crate::keys::PublicKey;
 use crate::namespace::Namespace;
+use crate::secret::SecretKey;
 use crate::sshsig::{self, SigError};
 
 /// Why an answer to an enrollment code is not believed.

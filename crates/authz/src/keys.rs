@@ -1,4 +1,4 @@
-//! Public keys that can order something, and signing with a private one.
+//! Public keys that can order something.
 //!
 //! Ed25519 only so far. Other key types that OpenSSH knows are refused by name, with what to do.
 
@@ -7,12 +7,6 @@ use std::fmt;
 use data_encoding::BASE64;
 use protocol::{Ed25519Key, Fingerprint};
 use serde::{Deserialize, Serialize};
-use ssh_key::private::{Ed25519Keypair, KeypairData};
-use ssh_key::{LineEnding, PrivateKey};
-use zeroize::Zeroizing;
-
-use crate::namespace::Namespace;
-use crate::sshsig;
 
 /// Why a key cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +60,7 @@ pub(crate) fn type_name(name: &[u8]) -> String {
 /// An operator's or host's public key: a usable, not weak Ed25519 point.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Ed25519Key", into = "Ed25519Key")]
-pub struct PublicKey(Ed25519Key);
+pub struct PublicKey(pub(crate) Ed25519Key);
 
 impl PublicKey {
     /// Parses one line `ssh-ed25519 AAAA… [comment]`. Options are not allowed.
@@ -135,64 +129,6 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// A private Ed25519 key. Zeroed when dropped, never printed.
-pub struct SecretKey {
-    key: ed25519_dalek::SigningKey,
-    public: PublicKey,
-}
-
-impl SecretKey {
-    /// From 32 random bytes.
-    pub fn from_seed(seed: &[u8; 32]) -> Self {
-        let key = ed25519_dalek::SigningKey::from_bytes(seed);
-        let public = PublicKey(Ed25519Key::from_bytes(key.verifying_key().to_bytes()));
-        Self { key, public }
-    }
-
-    /// Reads an OpenSSH private key file's text.
-    pub fn from_openssh(text: &str, passphrase: Option<&str>) -> Result<Self, KeyError> {
-        let mut file = PrivateKey::from_openssh(text).map_err(|_| KeyError::NotAPrivateKey)?;
-        let name = file.algorithm().to_string();
-        if name != "ssh-ed25519" {
-            return Err(KeyError::Unsupported(name));
-        }
-        if file.is_encrypted() {
-            let passphrase = passphrase.ok_or(KeyError::NeedsPassphrase)?;
-            file = file.decrypt(passphrase).map_err(|_| KeyError::WrongPassphrase)?;
-        }
-        let KeypairData::Ed25519(pair) = file.key_data() else {
-            return Err(KeyError::Unsupported(name));
-        };
-        Ok(Self::from_seed(&pair.private.to_bytes()))
-    }
-
-    /// An unencrypted OpenSSH private key file, for a 0600 file of its own.
-    pub fn to_openssh(&self, comment: &str) -> Result<Zeroizing<String>, KeyError> {
-        let pair = KeypairData::Ed25519(Ed25519Keypair::from_seed(self.key.as_bytes()));
-        PrivateKey::new(pair, comment)
-            .and_then(|file| file.to_openssh(LineEnding::LF))
-            .map_err(|_| KeyError::NotAPrivateKey)
-    }
-
-    /// Its public half.
-    pub fn public(&self) -> PublicKey {
-        self.public
-    }
-
-    /// Armored SSHSIG over `message`, with SHA-512 as `ssh-keygen` does by default.
-    pub fn sign(&self, namespace: Namespace, message: &[u8]) -> String {
-        use ed25519_dalek::Signer as _;
-        let signed = sshsig::signed_bytes(namespace, sshsig::Hash::Sha512, message);
-        sshsig::armor(&self.public, namespace, &self.key.sign(&signed).to_bytes())
-    }
-}
-
-impl fmt::Debug for SecretKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SecretKey({})", self.public.fingerprint())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,15 +172,5 @@ mod tests {
         ] {
             assert_eq!(PublicKey::try_from(Ed25519Key::from_bytes(point)), Err(KeyError::Weak));
         }
-    }
-
-    #[test]
-    fn private_keys_round_trip_and_do_not_print() {
-        let key = SecretKey::from_seed(&[5; 32]);
-        let text = key.to_openssh("host").unwrap();
-        let again = SecretKey::from_openssh(&text, None).unwrap();
-        assert_eq!(again.public(), key.public());
-        assert_eq!(format!("{key:?}"), format!("SecretKey({})", key.public().fingerprint()));
-        assert_eq!(SecretKey::from_openssh("garbage", None).unwrap_err(), KeyError::NotAPrivateKey);
     }
 }

@@ -3,12 +3,14 @@
 //! | module | decides |
 //! |---|---|
 //! | [`namespace`] | which authority a signature is for |
-//! | [`keys`] | which public keys exist for us, and signing with one |
+//! | [`keys`] | which public keys exist for us |
+//! | [`secret`] | signing with a private one |
 //! | [`sshsig`] | whether an armored SSHSIG is a signature at all: our strict profile |
 //! | [`order`] | what an order says; one spelling per order |
 //! | [`policy`] | who may order which kind, and the bounds of unsigned change |
 //! | [`verify`] | whether this host may carry out this order now: gives [`Authorized`] |
 //! | [`journal`] | whether its nonce was ever used: the durable store |
+//! | [`refusal`] | the rules by which a host refuses, one code each |
 //! | [`receipt`] | what the host says happened, signed |
 //! | [`log`] | the host's chain of receipts on disk |
 //! | [`statement`] | operators' signed statements: host names, logins |
@@ -30,13 +32,17 @@ pub mod namespace;
 pub mod order;
 pub mod policy;
 pub mod receipt;
+pub mod refusal;
+pub mod secret;
 pub mod sshsig;
 pub mod statement;
 pub mod verify;
 
-pub use keys::{KeyError, PublicKey, SecretKey};
+pub use keys::{KeyError, PublicKey};
 pub use namespace::Namespace;
 pub use order::{Kind, Order, Params};
 pub use policy::Policy;
 pub use receipt::{Event, Outcome, Receipt};
-pub use verify::{Authorized, Refusal, RefusalCode};
+pub use refusal::RefusalCode;
+pub use secret::SecretKey;
+pub use verify::{Authorized, Refusal};

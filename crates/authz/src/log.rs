@@ -313,8 +313,8 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::keys::SecretKey;
     use crate::receipt::Event;
+    use crate::secret::SecretKey;
 
     fn key() -> SecretKey {
         SecretKey::from_seed(&[1; 32])

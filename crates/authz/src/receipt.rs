@@ -10,10 +10,11 @@ use protocol::{Fingerprint, HostId, HostName, Sha256, Signed, Vmid};
 use serde::{Deserialize, Serialize};
 
 use crate::canonical::{self, CanonicalError};
-use crate::keys::{PublicKey, SecretKey};
+use crate::keys::PublicKey;
 use crate::namespace::Namespace;
+use crate::refusal::RefusalCode;
+use crate::secret::SecretKey;
 use crate::sshsig::{self, SigError};
-use crate::verify::RefusalCode;
 
 /// Why a receipt is not believed.
 #[derive(Debug, thiserror::Error)]

@@ -5,9 +5,10 @@ use protocol::enroll::HostStatement;
 use protocol::{HostName, Sha256, Signed};
 
 use crate::canonical::{self, CanonicalError};
-use crate::keys::{PublicKey, SecretKey};
+use crate::keys::PublicKey;
 use crate::namespace::Namespace;
 use crate::policy::Policy;
+use crate::secret::SecretKey;
 use crate::sshsig::{self, SigError};
 
 /// Why a statement is not believed.

@@ -3,7 +3,7 @@
 use protocol::Vmid;
 
 use super::*;
-use crate::keys::SecretKey;
+use crate::secret::SecretKey;
 
 pub(crate) fn alice() -> SecretKey {
     SecretKey::from_seed(&[0xa1; 32])

@@ -1,10 +1,10 @@
 use super::*;
-use crate::keys::SecretKey;
 use crate::namespace::Namespace;
 use crate::order::LogAnchor;
 use crate::order::tests::{HOST_KEY, NOW, rollback};
 use crate::order::{NoParams, Params, PlanRef};
 use crate::policy::tests::{alice, bob, document, helpdesk, mallory, policy};
+use crate::secret::SecretKey;
 
 fn host() -> HostFacts<'static> {
     HostFacts {

@@ -1,0 +1,74 @@
+//! The rules by which a host refuses: one stable code each, in receipts, tests and on every wire.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Which rule refused. Stable: programs and tests compare these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalCode {
+    /// V1: too many signatures, or too large.
+    Size,
+    /// There is no signature at all.
+    Unsigned,
+    /// V2 to V6, V9: not a well-formed signature.
+    Malformed,
+    /// V7: signed for another purpose.
+    Namespace,
+    /// V8: a key type that is not accepted.
+    KeyType,
+    /// V13: a key that the policy does not know, or not for this purpose.
+    UnknownSigner,
+    /// V16: a revoked key.
+    Revoked,
+    /// V10: the signature does not fit the bytes.
+    BadSignature,
+    /// V18, V19: the signed bytes are not an order in its one spelling.
+    BadOrder,
+    /// A kind that this version or this policy does not carry out.
+    Kind,
+    /// The order names another host, host key or cluster.
+    OtherHost,
+    /// The order names another policy.
+    OtherPolicy,
+    /// V20: too few signers.
+    Threshold,
+    /// The kind needs a plan.
+    NeedsPlan,
+    /// `nbf` lies ahead.
+    TooEarly,
+    /// `exp` has passed.
+    Expired,
+    /// `exp - nbf` is longer than the policy allows.
+    Validity,
+    /// The host's log is not where the signer saw it.
+    LogAnchor,
+    /// The nonce was used before.
+    Replay,
+    /// The guest is not the one that was meant.
+    GuestIdentity,
+    /// The guest or its snapshot is not in the state that was signed.
+    Precondition,
+    /// The guest is locked, or another change of it is under way.
+    Busy,
+    /// Outside the policy's bounds for unsigned change.
+    Bounds,
+    /// Too many unsigned changes within the hour.
+    Rate,
+    /// Not enough space is known to be free.
+    Space,
+    /// Proxmox cannot be asked, or does not let us.
+    Proxmox,
+    /// The journal is damaged or cannot be written.
+    Closed,
+    /// The host is not enrolled.
+    NotEnrolled,
+}
+
+impl fmt::Display for RefusalCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The one spelling is serde's.
+        f.write_str(serde_json::to_value(self).ok().as_ref().and_then(|v| v.as_str()).unwrap_or("?"))
+    }
+}
