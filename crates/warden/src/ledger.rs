@@ -386,7 +386,13 @@ impl Ledger {
 fn read_open(orders: &Path) -> Result<Vec<OpenOrder>, LedgerError> {
     let fail = |source| FileError::io("read", orders, source);
     let mut open = Vec::new();
-    for entry in std::fs::read_dir(orders).map_err(fail)? {
+    let entries = match std::fs::read_dir(orders) {
+        Ok(entries) => entries,
+        // No order is open then; if one was, the journal tells.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(open),
+        Err(error) => return Err(fail(error).into()),
+    };
+    for entry in entries {
         let path = entry.map_err(fail)?.path();
         // Unfinished writes have another ending and were never acknowledged.
         if path.extension().is_none_or(|extension| extension != "json") {

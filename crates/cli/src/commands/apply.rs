@@ -160,7 +160,7 @@ async fn settle(
             return Err(Failure::Timeout {
                 what: format!("{}: generation {generation} is not settled ({told})", host.name()),
                 waited_s,
-                hint: format!("the host goes on by itself; see `writ plan {}`", host.name()),
+                hint: format!("it stays stored at the hub; see `writ plan {}`", host.name()),
             });
         }
         tokio::time::sleep(PAUSE).await;
@@ -186,6 +186,8 @@ fn progress(detail: &HostDetail, generation: u64) -> Progress {
             }
             Some(problem) => Progress::Underway(format!("problem: {problem}")),
         },
+        // About an older generation, because the host refused this one or could not look.
+        Some(PlanView { problem: Some(problem), .. }) => Progress::Underway(format!("problem: {problem}")),
         _ if !detail.host.online => {
             Progress::Underway("the host is offline, the desired state waits at the hub".to_owned())
         }
@@ -254,5 +256,8 @@ mod tests {
             assert!(matches!(progress(&open, 3), Progress::Underway(_)));
         }
         assert!(matches!(progress(&detail(4, Some((3, None)), true), 3), Progress::Overtaken(4)));
+        // A refusal of this generation comes with the plan of the one in force.
+        let refused = progress(&detail(9, Some((3, Some("9 was refused"))), true), 9);
+        assert!(matches!(refused, Progress::Underway(words) if words.contains("9 was refused")));
     }
 }

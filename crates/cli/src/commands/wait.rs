@@ -172,7 +172,7 @@ pub(super) fn answer(
         return Answer { stdout: json(&page), failures };
     }
     let place = receipt.entry.map_or_else(
-        || "outside its log, as for every order that nobody known signed".to_owned(),
+        || "outside its log, as a repeated refusal or one of an order that nobody known signed".to_owned(),
         |entry| format!("entry {} of its log", entry.seq),
     );
     let mut stdout = format!(
