@@ -214,16 +214,16 @@ pub(crate) fn now() -> u64 {
 async fn stay(stand: &Stand) {
     println!("\nThe demo stays up. In another terminal:\n");
     println!("  export WRIT_HOME={}", stand.text("operator"));
-    println!("  export PATH={}:$PATH", stand.bin("").display());
+    println!("  export PATH={}:$PATH", stand.bin("").display().to_string().trim_end_matches('/'));
     println!("  cd {}\n", stand.text("work"));
     println!("  writ hosts");
     println!("  writ host web1");
     println!("  writ plan web1");
     println!("  writ receipts web1");
-    println!("  writ op snapshot.rollback web1 101 before-update --force");
-    println!("  writ show order.json");
-    println!("  ssh-keygen -Y sign -f {} -n op.v1@writ order.json", stand.text("keys/alice"));
-    println!("  writ submit order.json");
+    println!("  writ op snapshot.rollback web1 101 before-update -o try.json");
+    println!("  writ show try.json");
+    println!("  ssh-keygen -Y sign -f {} -n op.v1@writ try.json", stand.text("keys/alice"));
+    println!("  writ submit try.json");
     println!("  writ-agent --selftest --config {}", stand.text("agent.toml"));
     println!("  writ-warden journal verify --config {}\n", stand.text("warden.toml"));
     println!("Ctrl-C ends it and removes everything.");

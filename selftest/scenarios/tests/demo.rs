@@ -54,6 +54,28 @@ async fn once_it_plays_as_expected_and_cleans_up() {
     nothing_left(&directory).await;
 }
 
+/// What the demo prints to try does work, as printed and in that order.
+#[tokio::test]
+async fn the_commands_to_try_work() {
+    let directory = tempfile::tempdir().unwrap();
+    let logs = tempfile::tempdir().unwrap();
+    let tmp = directory.path().display().to_string();
+    let mut demo =
+        Process::start("demo", Path::new(DEMO), &["demo"], &[("TMPDIR", &tmp)], logs.path()).unwrap();
+    demo.line_with("Ctrl-C ends it").await.unwrap();
+    let output = demo.output();
+    let printed = output.split_once("In another terminal:").unwrap().1;
+    let commands: Vec<&str> = printed.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+    assert!(commands.len() >= 10, "{commands:?}");
+    let script = format!("set -eu\n{}\n", commands.join("\n"));
+    let out = run(Path::new("sh"), &["-c", &script], &[], logs.path(), b"").await.unwrap();
+    assert_eq!(out.code, Some(0), "{script}\n{}", out.text());
+    assert!(out.stdout.contains("done: the guest stands at snapshot before-update"), "{}", out.stdout);
+    demo.signal(Signal::TERM);
+    demo.ended().await.unwrap();
+    nothing_left(&directory).await;
+}
+
 /// Starts the demo, waits for each of these lines, sends the signal.
 async fn stopped(after: &[&str], signal: Signal) {
     let directory = tempfile::tempdir().unwrap();
