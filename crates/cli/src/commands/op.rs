@@ -1,7 +1,10 @@
 //! `writ op KIND`: an order file from the last report.
 
+use std::path::Path;
+
 use protocol::{Nonce, Sha256};
 
+use super::sign::signature_path;
 use super::{Context, now, random, write_new};
 use crate::args::{OpArgs, OpCommand, OpOptions};
 use crate::error::{Answer, Failure};
@@ -25,6 +28,7 @@ pub(super) async fn run(ctx: &Context, command: OpCommand) -> Result<Answer, Fai
     let order = prepare(&believed, &session.policy, &report, vmid, &wish, with)?;
     let bytes = order.encode();
     write_new(&output, &bytes, force)?;
+    forget_signature(ctx, &output)?;
     let file = output.display();
     let namespace = order.kind().namespace();
     Ok(Answer::ok(format!(
@@ -38,6 +42,22 @@ pub(super) async fn run(ctx: &Context, command: OpCommand) -> Result<Answer, Fai
         utc(report.collected_at),
         age(report.collected_at, now),
     )))
+}
+
+/// A signature beside the file is over the order that was just replaced: it would only be refused.
+fn forget_signature(ctx: &Context, order: &Path) -> Result<(), Failure> {
+    let stale = signature_path(order);
+    match std::fs::remove_file(&stale) {
+        Ok(()) => {
+            ctx.note(&format!("removed {}: it signed the order that was replaced", stale.display()));
+            Ok(())
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Failure::other(format!(
+            "cannot remove {}, which signs an order that is gone ({error}): remove it before you sign",
+            stale.display()
+        ))),
+    }
 }
 
 fn split(command: OpCommand) -> (OpArgs, OpOptions, Wish) {

@@ -246,6 +246,20 @@ async fn a_stripped_order_is_shown_as_still_dangerous() {
 }
 
 #[tokio::test]
+async fn a_replaced_order_leaves_no_signature_of_the_old_one() {
+    let desk = Desk::ready().await;
+    let order = desk.signed_order().await;
+    let sig = desk.path("order.json.sig");
+    assert!(sig.exists());
+    let again = ["op", "snapshot.rollback", "web1", "101", "before-update", "-o", text(&order)];
+    desk.run(&again).await.unwrap_err();
+    assert!(sig.exists(), "refused without --force, so nothing is touched");
+    desk.run(&[again.as_slice(), &["--force"]].concat()).await.unwrap();
+    assert!(!sig.exists());
+    desk.run(&["sign", text(&order)]).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_order_cannot_call_a_host_by_anothers_name() {
     let desk = Desk::ready().await;
     let order = desk.signed_order().await;
