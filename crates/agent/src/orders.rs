@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn the_guest_of_an_order_is_only_a_hint() {
         let of =
-            |payload: &str| guest_of(&Envelope { payload: payload.as_bytes().to_vec().into(), sigs: vec![] });
+            |payload: &str| guest_of(&Envelope::new(payload.as_bytes().to_vec().into(), vec![]));
         assert_eq!(of(r#"{"v":1,"guest":{"vmid":101,"type":"qemu"},"x":2}"#).map(Vmid::get), Some(101));
         for bad in ["", "[]", "{}", r#"{"guest":{"vmid":1}}"#, r#"{"guest":{"vmid":-5}}"#, "\u{0}"] {
             assert_eq!(of(bad), None, "{bad}");
@@ -192,7 +192,7 @@ mod tests {
         let (notes, _keep) = mpsc::channel(1);
         let warden = Warden::new(std::path::Path::new("/nonexistent"));
         let (desk, _clerk) = desk(warden, notes, Arc::default(), Arc::default());
-        let order = |n: u8| Envelope { payload: vec![n].into(), sigs: vec![] };
+        let order = |n: u8| Envelope::new(vec![n].into(), vec![]);
         for n in 0..64 {
             assert_eq!(desk.submit(order(n)), None);
         }

@@ -33,6 +33,18 @@ pub enum Namespace {
 }
 
 impl Namespace {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[
+        Self::Op,
+        Self::Policy,
+        Self::Session,
+        Self::Job,
+        Self::Enroll,
+        Self::Login,
+        Self::Receipt,
+        Self::Device,
+    ];
+
     /// As it stands in the signed bytes and after `ssh-keygen -Y sign -n`.
     pub const fn as_str(self) -> &'static str {
         match self {

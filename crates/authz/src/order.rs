@@ -5,7 +5,8 @@
 
 use protocol::text::SafeText;
 use protocol::{
-    Fingerprint, GuestRef, HostId, HostName, Nonce, RunState, Sha256, SnapshotName, SnapshotRef, Tag,
+    Ed25519Key, EnvName, Fingerprint, ForwardTarget, GuestRef, HostId, HostName, Interpreter, Nonce,
+    RunState, Sha256, SnapshotName, SnapshotRef, Tag, UserName,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -31,6 +32,19 @@ pub enum OrderError {
     /// Not version 1.
     #[error("order format version {0} is not supported: this version reads 1")]
     Version(u32),
+    /// A number or a list outside what the kind allows.
+    #[error("{field} of an order of kind {kind} must be {allowed}: prepare it again")]
+    Range {
+        /// The kind.
+        kind: Kind,
+        /// The field.
+        field: &'static str,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// A kind that is about the host names a guest.
+    #[error("an order of kind {0} is about the host: it must name no guest and no guest's state")]
+    NoGuest(Kind),
     /// A precondition that this kind needs is absent. There is no optional safety.
     #[error("an order of kind {kind} must state {missing}: prepare it with `writ op`")]
     Precondition {
@@ -172,6 +186,10 @@ pub enum Params {
     SnapshotRollback(RollbackParams),
     /// `snapshot.delete`: the snapshot named in the preconditions.
     SnapshotDelete(NoParams),
+    /// `job.run`
+    JobRun(JobParams),
+    /// `session.open`
+    SessionOpen(SessionParams),
 }
 
 /// No parameters.
@@ -203,6 +221,135 @@ pub struct RollbackParams {
     pub start: bool,
 }
 
+/// Of `job.run`: one script, run once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobParams {
+    /// SHA-256 of the script's bytes. They travel beside the order, sealed to the host's key.
+    pub script: Sha256,
+    /// Their number, 1 to [`protocol::job::MAX_SCRIPT`].
+    pub script_len: u32,
+    /// What reads the script.
+    pub interpreter: Interpreter,
+    /// Arguments after the script, at most 64.
+    pub args: Vec<SafeText>,
+    /// As whom it runs, with that user's groups.
+    pub user: UserName,
+    /// Added to a clean environment; at most 64, each name once.
+    pub env: Vec<EnvVar>,
+    /// Killed after so many seconds, 1 to [`MAX_JOB_S`].
+    pub timeout_s: u32,
+    /// Output that is kept, both streams together; bytes, up to [`protocol::job::MAX_OUTPUT`]. More is
+    /// read and dropped.
+    pub max_output: u32,
+    /// To whom the result is sealed.
+    pub result_key: Ed25519Key,
+}
+
+/// One variable of a script's environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvVar {
+    /// Name.
+    pub name: EnvName,
+    /// Value.
+    pub value: SafeText,
+}
+
+/// Longest running time of a script, seconds.
+pub const MAX_JOB_S: u32 = 24 * 3600;
+/// Longest session, seconds.
+pub const MAX_SESSION_S: u32 = 24 * 3600;
+/// Shortest idle time of a session, seconds.
+pub const MIN_IDLE_S: u32 = 5;
+/// Most forward targets of a session.
+pub const MAX_FORWARDS: usize = 16;
+
+/// Of `session.open`: one SSH connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionParams {
+    /// The one key that may log in, made for this session.
+    pub key: Ed25519Key,
+    /// As whom.
+    pub user: UserName,
+    /// What it may do.
+    pub mode: SessionMode,
+    /// Where it may forward to, besides; at most [`MAX_FORWARDS`], each once. Nothing listed, no forwards.
+    pub forwards: Vec<ForwardTarget>,
+    /// Ended after so many idle seconds, [`MIN_IDLE_S`] to [`MAX_SESSION_S`].
+    pub idle_s: u32,
+    /// Ended after so many seconds whatever happens, [`MIN_IDLE_S`] to [`MAX_SESSION_S`].
+    pub max_s: u32,
+}
+
+/// What sshd can enforce.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "allow", rename_all = "snake_case", deny_unknown_fields)]
+pub enum SessionMode {
+    /// Shell, commands, sftp.
+    Full {},
+    /// Exactly this command, whatever is asked for.
+    Exec {
+        /// Given to the user's shell.
+        command: SafeText,
+    },
+    /// Files only.
+    Sftp {},
+    /// Only what is in `forwards`.
+    Forward {},
+}
+
+impl std::fmt::Display for SessionMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Full {} => f.write_str("shell, commands and sftp"),
+            Self::Exec { command } => write!(f, "the one command {:?}", command.as_str()),
+            Self::Sftp {} => f.write_str("sftp only"),
+            Self::Forward {} => f.write_str("forwards only"),
+        }
+    }
+}
+
+impl JobParams {
+    fn check(&self) -> Result<(), (&'static str, &'static str)> {
+        let names: std::collections::BTreeSet<_> = self.env.iter().map(|var| &var.name).collect();
+        if !(1..=protocol::job::MAX_SCRIPT).contains(&(self.script_len as usize)) {
+            Err(("params.script_len", "1 to 262144 (256 KiB)"))
+        } else if self.args.len() > 64 {
+            Err(("params.args", "a list of at most 64"))
+        } else if self.env.len() > 64 || names.len() != self.env.len() {
+            Err(("params.env", "a list of at most 64, each name once"))
+        } else if !(1..=MAX_JOB_S).contains(&self.timeout_s) {
+            Err(("params.timeout_s", "1 to 86400 (a day)"))
+        } else if self.max_output as usize > protocol::job::MAX_OUTPUT {
+            Err(("params.max_output", "at most 2097152 (2 MiB)"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl SessionParams {
+    fn check(&self) -> Result<(), (&'static str, &'static str)> {
+        let targets: std::collections::BTreeSet<_> = self.forwards.iter().collect();
+        let times = MIN_IDLE_S..=MAX_SESSION_S;
+        if self.forwards.len() > MAX_FORWARDS || targets.len() != self.forwards.len() {
+            Err(("params.forwards", "a list of at most 16, each target once"))
+        } else if self.mode == (SessionMode::Forward {}) && self.forwards.is_empty() {
+            Err(("params.forwards", "a list of at least one target where only forwards are allowed"))
+        } else if matches!(&self.mode, SessionMode::Exec { command } if command.as_str().trim().is_empty()) {
+            Err(("params.mode.command", "a command"))
+        } else if !times.contains(&self.idle_s) {
+            Err(("params.idle_s", "5 to 86400 (a day)"))
+        } else if !times.contains(&self.max_s) {
+            Err(("params.max_s", "5 to 86400 (a day)"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
 impl Params {
     /// The kind that these belong to.
     pub const fn kind(&self) -> Kind {
@@ -212,7 +359,22 @@ impl Params {
             Self::SnapshotCreate(_) => Kind::SnapshotCreate,
             Self::SnapshotRollback(_) => Kind::SnapshotRollback,
             Self::SnapshotDelete(_) => Kind::SnapshotDelete,
+            Self::JobRun(_) => Kind::JobRun,
+            Self::SessionOpen(_) => Kind::SessionOpen,
         }
+    }
+
+    fn check(&self) -> Result<(), OrderError> {
+        let checked = match self {
+            Self::JobRun(params) => params.check(),
+            Self::SessionOpen(params) => params.check(),
+            Self::GuestStart(_)
+            | Self::GuestTag(_)
+            | Self::SnapshotCreate(_)
+            | Self::SnapshotRollback(_)
+            | Self::SnapshotDelete(_) => Ok(()),
+        };
+        checked.map_err(|(field, allowed)| OrderError::Range { kind: self.kind(), field, allowed })
     }
 
     fn parse(kind: Kind, json: &str) -> Result<Self, OrderError> {
@@ -228,6 +390,8 @@ impl Params {
             Kind::SnapshotCreate => Self::SnapshotCreate(typed(json)?),
             Kind::SnapshotRollback => Self::SnapshotRollback(typed(json)?),
             Kind::SnapshotDelete => Self::SnapshotDelete(typed(json)?),
+            Kind::JobRun => Self::JobRun(typed(json)?),
+            Kind::SessionOpen => Self::SessionOpen(typed(json)?),
             other => return Err(OrderError::NotBuilt(other)),
         })
     }
@@ -240,8 +404,10 @@ impl Params {
             Self::GuestTag(params) => serde_json::value::to_raw_value(params),
             Self::SnapshotCreate(params) => serde_json::value::to_raw_value(params),
             Self::SnapshotRollback(params) => serde_json::value::to_raw_value(params),
+            Self::JobRun(params) => serde_json::value::to_raw_value(params),
+            Self::SessionOpen(params) => serde_json::value::to_raw_value(params),
         };
-        raw.expect("parameters hold only strings, booleans and lists")
+        raw.expect("parameters hold only strings, numbers, booleans and lists")
     }
 }
 
@@ -313,8 +479,8 @@ pub struct Order {
     pub params: Params,
     /// Where.
     pub host: HostRef,
-    /// To which guest.
-    pub guest: GuestRef,
+    /// To which guest; none for what is done to the host itself.
+    pub guest: Option<GuestRef>,
     /// In which state of the world.
     pub pre: Preconditions,
     /// Bound to a plan, or standing.
@@ -345,7 +511,7 @@ struct Spelled {
     kind: String,
     params: Box<RawValue>,
     host: HostRef,
-    guest: GuestRef,
+    guest: Option<GuestRef>,
     pre: Preconditions,
     plan: Option<PlanRef>,
     nonce: Nonce,
@@ -413,7 +579,10 @@ impl Order {
             (spelled.policy.version, "policy.version"),
             (spelled.after.as_ref().map_or(0, |after| after.size), "after.size"),
             (spelled.pre.snapshot.as_ref().map_or(0, |snapshot| snapshot.time), "pre.snapshot.time"),
-            (spelled.guest.identity.meta_ctime.unwrap_or(0), "guest.identity.meta_ctime"),
+            (
+                spelled.guest.as_ref().and_then(|guest| guest.identity.meta_ctime).unwrap_or(0),
+                "guest.identity.meta_ctime",
+            ),
         ] {
             if number > MAX_INTEGER {
                 return Err(OrderError::TooLarge(field));
@@ -456,12 +625,24 @@ impl Order {
     }
 
     fn check_preconditions(&self) -> Result<(), OrderError> {
+        self.params.check()?;
         let kind = self.kind();
         let missing = |missing| Err(OrderError::Precondition { kind, missing });
-        if self.guest.identity.is_empty() {
+        let Some(guest) = &self.guest else {
+            return match self.params {
+                Params::JobRun(_) | Params::SessionOpen(_) if self.pre == Preconditions::default() => Ok(()),
+                Params::JobRun(_) | Params::SessionOpen(_) => Err(OrderError::NoGuest(kind)),
+                Params::GuestStart(_)
+                | Params::GuestTag(_)
+                | Params::SnapshotCreate(_)
+                | Params::SnapshotRollback(_)
+                | Params::SnapshotDelete(_) => missing("guest"),
+            };
+        };
+        if guest.identity.is_empty() {
             return missing("guest.identity (a UUID, MAC addresses or volumes)");
         }
-        if self.guest.identity.giid.is_some() {
+        if guest.identity.giid.is_some() {
             return missing("guest.identity without giid (instance ids are not built yet)");
         }
         match self.params {
@@ -481,6 +662,7 @@ impl Order {
                     return missing("pre.digest");
                 }
             }
+            Params::JobRun(_) | Params::SessionOpen(_) => return Err(OrderError::NoGuest(kind)),
             Params::GuestStart(_) | Params::SnapshotCreate(_) => {}
         }
         Ok(())

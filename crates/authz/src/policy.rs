@@ -18,6 +18,8 @@ use crate::order::{Binding, Kind};
 pub const MAX_VALIDITY_PLAN_S: u64 = 3_600;
 /// Longest validity that a policy may allow: standing orders, seconds.
 pub const MAX_VALIDITY_STANDING_S: u64 = 24 * 3_600;
+/// Longest validity that a policy may allow: orders that neither stand nor have a plan, seconds.
+pub const MAX_VALIDITY_IMMEDIATE_S: u64 = 600;
 /// Largest policy, in bytes.
 pub const MAX_BYTES: usize = 64 * 1024;
 
@@ -269,7 +271,11 @@ fn check_rule(rule: &Rule, roles: &[Role]) -> Result<(), String> {
     if rule.standing && !may_stand {
         return Err(format!("{kind} can never stand without a plan"));
     }
-    let longest = if rule.standing { MAX_VALIDITY_STANDING_S } else { MAX_VALIDITY_PLAN_S };
+    let longest = match kind.binding() {
+        Binding::Immediate => MAX_VALIDITY_IMMEDIATE_S,
+        _ if rule.standing => MAX_VALIDITY_STANDING_S,
+        _ => MAX_VALIDITY_PLAN_S,
+    };
     if rule.max_validity_s == 0 || rule.max_validity_s > longest {
         return Err(format!(
             "the rule for {kind} has max_validity_s {}, allowed are 1 to {longest}",

@@ -6,7 +6,7 @@
 //! the chain ([`Receipt::entry`] is none), so that a hub cannot fill the disk with junk orders.
 
 use protocol::text::SafeText;
-use protocol::{Fingerprint, HostId, HostName, Sha256, Signed, Vmid};
+use protocol::{Ed25519Key, Fingerprint, HostId, HostName, Sha256, Signed, Vmid};
 use serde::{Deserialize, Serialize};
 
 use crate::canonical::{self, CanonicalError};
@@ -93,6 +93,13 @@ pub enum Event {
         /// Who signed.
         signers: Vec<Signer>,
     },
+    /// The session of an order waits for its one connection. Its end is an [`Event::Order`].
+    SessionReady {
+        /// SHA-256 of the payload.
+        op: Sha256,
+        /// The session's SSH host key, made for it alone.
+        host_key: Ed25519Key,
+    },
     /// An order ended, or was refused.
     Order {
         /// SHA-256 of the payload.
@@ -143,7 +150,7 @@ pub struct Signer {
     pub key: Fingerprint,
 }
 
-/// How something ended. Only [`Outcome::Done`] and [`Outcome::Warnings`] are success.
+/// How something ended. Only [`Outcome::Done`], [`Outcome::Warnings`] and [`Outcome::Ran`] are success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Outcome {
@@ -177,6 +184,16 @@ pub enum Outcome {
         /// What was seen afterwards.
         seen: SafeText,
     },
+    /// The script ran, once, to its end. Exit code and output stand in the sealed result, for whoever holds
+    /// the key that the order names.
+    Ran {
+        /// SHA-256 of the sealed result.
+        result: Sha256,
+        /// Its size in bytes.
+        size: u64,
+        /// From start to end, milliseconds.
+        duration_ms: u64,
+    },
     /// Proxmox says that it failed.
     Failed {
         /// Proxmox's task, where there was one.
@@ -197,7 +214,7 @@ impl Outcome {
     /// Whether what was asked for is so.
     pub fn is_success(&self) -> bool {
         match self {
-            Self::Done { .. } | Self::Warnings { .. } => true,
+            Self::Done { .. } | Self::Warnings { .. } | Self::Ran { .. } => true,
             Self::Refused { .. } | Self::Aborted { .. } | Self::Failed { .. } | Self::Unknown { .. } => false,
         }
     }
@@ -210,6 +227,10 @@ impl std::fmt::Display for Outcome {
             Self::Aborted { why } => write!(f, "aborted, nothing changed: {why}"),
             Self::Done { seen, .. } => write!(f, "done: {seen}"),
             Self::Warnings { count, seen, .. } => write!(f, "done with {count} warning(s): {seen}"),
+            Self::Ran { size, duration_ms, .. } => {
+                let (seconds, tenths) = (duration_ms / 1000, duration_ms % 1000 / 100);
+                write!(f, "the script ran for {seconds}.{tenths} s; its result ({size} bytes) is sealed")
+            }
             Self::Failed { why, .. } => write!(f, "failed: {why}"),
             Self::Unknown { why, .. } => write!(f, "unknown: {why}"),
         }
@@ -242,6 +263,7 @@ impl Receipt {
         match &self.event {
             Event::Order { op, outcome, .. } => Some((op, outcome)),
             Event::OrderCommitted { .. }
+            | Event::SessionReady { .. }
             | Event::Enrolled { .. }
             | Event::StepStarted { .. }
             | Event::Step { .. } => None,

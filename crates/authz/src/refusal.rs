@@ -60,6 +60,14 @@ pub enum RefusalCode {
     Space,
     /// Proxmox cannot be asked, or does not let us.
     Proxmox,
+    /// The script beside the order is missing, cannot be opened, or is not the one that was signed.
+    Script,
+    /// The account does not exist, or this host cannot run things as it.
+    User,
+    /// Scripts and sessions are not set up on this host, or its runner does not answer.
+    Runner,
+    /// The operator has as many sessions on this host as one may have.
+    Sessions,
     /// The journal is damaged or cannot be written.
     Closed,
     /// The host is not enrolled.

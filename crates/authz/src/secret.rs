@@ -50,6 +50,11 @@ impl SecretKey {
             .map_err(|_| KeyError::NotAPrivateKey)
     }
 
+    /// The 32 secret bytes, for opening what was sealed to this key.
+    pub fn seed(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.key.to_bytes())
+    }
+
     /// Its public half.
     pub fn public(&self) -> PublicKey {
         self.public

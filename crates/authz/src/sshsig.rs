@@ -69,6 +69,18 @@ pub struct Unverified {
     signature: [u8; 64],
 }
 
+/// The namespace that an armored signature says it is for, if it is one of ours. Choosing the expected one
+/// by it is safe only from a closed list, and only when what was signed is held against it afterwards.
+pub(crate) fn claimed_namespace(armored: &str) -> Option<Namespace> {
+    let blob = dearmor(armored).ok()?;
+    let mut rest = blob.as_slice();
+    let reader = &mut rest;
+    take(reader, MAGIC.len() + 4).ok()?;
+    take_string(reader).ok()?;
+    let name = take_string(reader).ok()?;
+    Namespace::ALL.iter().copied().find(|namespace| namespace.as_str().as_bytes() == name)
+}
+
 /// Checks form, namespace and key type (rules V1 to V10 without the mathematics).
 pub fn decode(armored: &str, namespace: Namespace) -> Result<Unverified, SigError> {
     let blob = dearmor(armored)?;

@@ -7,6 +7,7 @@ use protocol::text::SafeText;
 use protocol::{Envelope, Fingerprint, HostId, Sha256};
 
 use crate::keys::PublicKey;
+use crate::namespace::Namespace;
 use crate::order::{Binding, Kind, Order, OrderError};
 use crate::policy::{Policy, Rule};
 use crate::receipt::Signer;
@@ -53,8 +54,15 @@ pub struct HostFacts<'a> {
     pub key: Fingerprint,
     /// Which of its keys.
     pub generation: u32,
-    /// Entries in its log.
-    pub log_size: u64,
+    /// Its log; none where there is no log to compare with (the runner: the warden has compared).
+    pub log: Option<LogFacts<'a>>,
+}
+
+/// What the host knows of its log.
+#[derive(Clone, Copy)]
+pub struct LogFacts<'a> {
+    /// Entries in it.
+    pub size: u64,
     /// Hash of the last entry when the log had so many; none if it never had. Asked only for an order that
     /// is known to be signed.
     pub head_at: &'a dyn Fn(u64) -> Option<Sha256>,
@@ -104,7 +112,7 @@ pub fn verify(
     host: &HostFacts<'_>,
     now: u64,
 ) -> Result<Authorized<Order>, Refusal> {
-    let signers = check_signatures(envelope, policy)?;
+    let (namespace, signers) = check_signatures(envelope, policy)?;
     let refuse =
         |code, why: String| Refusal { code, why, authenticated: true, kind: None, signers: names(&signers) };
 
@@ -115,6 +123,8 @@ pub fn verify(
             OrderError::Canonical(_)
             | OrderError::TooLarge(_)
             | OrderError::Version(_)
+            | OrderError::Range { .. }
+            | OrderError::NoGuest(_)
             | OrderError::Precondition { .. } => RefusalCode::BadOrder,
         };
         refuse(code, error.to_string())
@@ -123,6 +133,15 @@ pub fn verify(
     let order = authorized.get();
     let refuse = |code, why: String| authorized.refuse(order.kind(), code, why);
 
+    // V7, second half: the signatures are for the authority that this kind needs.
+    if order.kind().namespace() != namespace {
+        let why = format!(
+            "orders of kind {} are signed with -n {}, and this one was signed for {namespace}",
+            order.kind(),
+            order.kind().namespace()
+        );
+        return Err(refuse(RefusalCode::Namespace, why));
+    }
     check_host(order, policy, host).map_err(|(code, why)| refuse(code, why))?;
     let rule = policy.rule(order.kind()).ok_or_else(|| {
         refuse(
@@ -136,11 +155,15 @@ pub fn verify(
     Ok(authorized)
 }
 
-/// Steps 1 to 6: sizes, form, known keys, revocation, then the mathematics, all in `op.v1@writ`.
-fn check_signatures(envelope: &Envelope, policy: &Policy) -> Result<Vec<(PublicKey, Signer)>, Refusal> {
-    // The kinds that can be carried out so far are all in this namespace; it is chosen here, never
-    // taken from the envelope.
-    let namespace = crate::Namespace::Op;
+/// Namespaces of the orders that can be carried out so far.
+const ORDERS: [Namespace; 3] = [Namespace::Op, Namespace::Job, Namespace::Session];
+
+/// Steps 1 to 6: sizes, form, known keys, revocation, then the mathematics. Gives the namespace, one of
+/// [`ORDERS`], that all signatures are for; whether the order is of that authority is still to be checked.
+fn check_signatures(
+    envelope: &Envelope,
+    policy: &Policy,
+) -> Result<(Namespace, Vec<(PublicKey, Signer)>), Refusal> {
     if envelope.sigs.is_empty() {
         return Err(Refusal::new(
             RefusalCode::Unsigned,
@@ -157,6 +180,8 @@ fn check_signatures(envelope: &Envelope, policy: &Policy) -> Result<Vec<(PublicK
             ),
         ));
     }
+    let claimed = envelope.sigs.first().and_then(|armored| sshsig::claimed_namespace(armored));
+    let namespace = claimed.filter(|claimed| ORDERS.contains(claimed)).unwrap_or(Namespace::Op);
     // Every signature is decoded and every key looked up before any mathematics; one bad signature
     // refuses the whole envelope (2.3).
     let mut decoded = Vec::new();
@@ -178,13 +203,14 @@ fn check_signatures(envelope: &Envelope, policy: &Policy) -> Result<Vec<(PublicK
         let signer = Signer { operator: operator.name.clone(), key: key.fingerprint() };
         decoded.push((signature, key, signer));
     }
-    decoded
+    let verified: Result<Vec<_>, Refusal> = decoded
         .into_iter()
         .map(|(signature, key, signer)| {
             signature.verify(&envelope.payload.0).map_err(|error| signature_refusal(&error))?;
             Ok((key, signer))
         })
-        .collect()
+        .collect();
+    Ok((namespace, verified?))
 }
 
 fn signature_refusal(error: &SigError) -> Refusal {
@@ -240,14 +266,14 @@ fn check_host(order: &Order, policy: &Policy, host: &HostFacts<'_>) -> Result<()
             ),
         ));
     }
-    if let Some(after) = &order.after {
-        let wrong_size = if after.strict { host.log_size != after.size } else { host.log_size < after.size };
-        if wrong_size || (host.head_at)(after.size) != Some(after.head) {
+    if let (Some(after), Some(log)) = (&order.after, &host.log) {
+        let wrong_size = if after.strict { log.size != after.size } else { log.size < after.size };
+        if wrong_size || (log.head_at)(after.size) != Some(after.head) {
             return Err((
                 RefusalCode::LogAnchor,
                 format!(
                     "the signer knew {} log entries of this host, which has {}: its history was rolled back or has moved on",
-                    after.size, host.log_size
+                    after.size, log.size
                 ),
             ));
         }
@@ -290,9 +316,10 @@ fn check_binding(order: &Order, rule: &Rule) -> Result<(), (RefusalCode, String)
         ));
     }
     let stands = match order.kind().binding() {
-        Binding::None => true,
+        // Immediate orders live for minutes: the policy's `check` and `max_validity_s` see to that.
+        Binding::None | Binding::Immediate => true,
         Binding::PlanOrStanding | Binding::Standing => rule.standing,
-        Binding::Plan | Binding::Immediate => false,
+        Binding::Plan => false,
     };
     if stands {
         Ok(())

@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn everything_is_refused_by_name() {
-        let envelope = Envelope { payload: b"x".to_vec().into(), sigs: vec![] };
+        let envelope = Envelope::new(b"x".to_vec().into(), vec![]);
         let requests = [
             PrivilegedRequest::CreateContainer {
                 envelope: envelope.clone(),

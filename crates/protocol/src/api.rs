@@ -8,7 +8,7 @@ use crate::desired::DesiredState;
 use crate::enroll::EnrollmentAnswer;
 use crate::envelope::{Bytes, Envelope, Signed};
 use crate::frame::OrderProgress;
-use crate::ids::{HostId, HostName, Sha256};
+use crate::ids::{HostId, HostName, Sha256, TunnelId};
 use crate::plan::Plan;
 use crate::report::HostReport;
 
@@ -261,6 +261,10 @@ pub struct OrderView {
     pub problem: Option<String>,
     /// Signed receipts about this order, in order of arrival, with the version of each.
     pub receipts: Vec<OrderReceipt>,
+    /// The sealed result of a script, once the host delivered it; its hash stands in the receipt. Always
+    /// absent in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Bytes>,
 }
 
 /// A receipt and when it came.
@@ -281,4 +285,53 @@ pub struct ReceiptsView {
     pub held: u64,
     /// At most 100 entries.
     pub receipts: Vec<Signed>,
+}
+
+/// `POST /api/v1/hosts/{host_id}/tunnels` takes an [`Envelope`] with a `session.open` and waits until the
+/// host answered, at most 40 s. One open tunnel per operator and host, unless the hub's configuration allows
+/// more: another is a failure with code `session_exists`; a host without a channel is `offline`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "tunnel", rename_all = "snake_case", deny_unknown_fields)]
+pub enum TunnelAnswer {
+    /// Dial `GET /api/v1/tunnels/{id}/data` now ([`crate::tunnel`]).
+    Ready {
+        /// The tunnel.
+        id: TunnelId,
+        /// The host's signed word, with the session's SSH host key.
+        receipt: Signed,
+    },
+    /// The host refused, signed.
+    Refused {
+        /// Its word.
+        receipt: Signed,
+    },
+    /// It came to nothing, and the host signed nothing about it.
+    Trouble {
+        /// What is known, in words.
+        problem: String,
+    },
+}
+
+/// One of `GET /api/v1/hosts/{host_id}/tunnels` (the newest 100), and `GET /api/v1/tunnels/{id}`.
+/// `DELETE /api/v1/tunnels/{id}` closes one and gives this too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelView {
+    /// The tunnel.
+    pub id: TunnelId,
+    /// The host.
+    pub host_id: HostId,
+    /// The order.
+    pub op: Sha256,
+    /// Whose it is, as the hub knows them.
+    pub operator: HostName,
+    /// Unix seconds.
+    pub opened_at: u64,
+    /// Unix seconds; absent while it is open.
+    pub closed_at: Option<u64>,
+    /// Why it was closed, in words.
+    pub why: Option<String>,
+    /// Relayed from the operator to the host; bytes, as far as known.
+    pub bytes_to_host: u64,
+    /// Relayed from the host to the operator; bytes, as far as known.
+    pub bytes_from_host: u64,
 }

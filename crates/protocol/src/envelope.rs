@@ -48,6 +48,10 @@ pub struct Envelope {
     pub payload: Bytes,
     /// One armored SSHSIG per signer, at most [`Envelope::MAX_SIGNATURES`].
     pub sigs: Vec<String>,
+    /// What travels with the order and is not signed itself: the script of a `job.run`, sealed to the
+    /// host's key (crate `sealed`). The signed payload names the hash of what is inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Bytes>,
 }
 
 impl Envelope {
@@ -57,6 +61,13 @@ impl Envelope {
     pub const MAX_ARMOR: usize = 16 * 1024;
     /// Longest payload in bytes (rule V1).
     pub const MAX_PAYLOAD: usize = 64 * 1024;
+    /// Longest sealed part in bytes: the longest script ([`crate::job::MAX_SCRIPT`]) and its seal.
+    pub const MAX_SEALED: usize = crate::job::MAX_SCRIPT + 4096;
+
+    /// An order that nothing travels with.
+    pub const fn new(payload: Bytes, sigs: Vec<String>) -> Self {
+        Self { payload, sigs, sealed: None }
+    }
 
     /// What identifies an order everywhere: the hash of its payload, never of a signature,
     /// because signatures are malleable (rule V21).

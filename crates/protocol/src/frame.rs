@@ -8,8 +8,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::desired::DesiredState;
-use crate::envelope::{Envelope, Signed};
-use crate::ids::{HostId, Sha256};
+use crate::envelope::{Bytes, Envelope, Signed};
+use crate::ids::{HostId, Sha256, TunnelId};
 use crate::plan::Plan;
 use crate::report::HostReport;
 
@@ -99,6 +99,37 @@ pub enum AgentFrame {
         /// What happened, in words for the operator.
         problem: String,
     },
+    /// The result of a script, sealed to the operator's key; answered by
+    /// [`HubFrame::JobResultStored`] and sent again on each connection until then.
+    JobResult {
+        /// The order.
+        op: Sha256,
+        /// A [`crate::job::JobResult`] under seal.
+        sealed: Bytes,
+    },
+    /// The session of a [`HubFrame::TunnelOpen`] waits; the agent dials the data connection now.
+    TunnelReady {
+        /// Which.
+        tunnel: TunnelId,
+        /// The host's signed word, with the session's SSH host key.
+        receipt: Signed,
+    },
+    /// There will be no session.
+    TunnelError {
+        /// Which.
+        tunnel: TunnelId,
+        /// The host's signed refusal, where it made one.
+        receipt: Option<Signed>,
+        /// Otherwise what went wrong, in words for the operator.
+        problem: Option<String>,
+    },
+    /// The session is over at this end.
+    TunnelClose {
+        /// Which.
+        tunnel: TunnelId,
+        /// Why, in words.
+        why: String,
+    },
     /// Sent when nothing else is.
     Heartbeat {},
 }
@@ -138,6 +169,25 @@ pub enum HubFrame {
         /// Entries held.
         held: u64,
     },
+    /// The result of a script is durable: the host may forget it.
+    JobResultStored {
+        /// The order.
+        op: Sha256,
+    },
+    /// An operator wants a session. Answered by TunnelReady or TunnelError.
+    TunnelOpen {
+        /// The hub's name for it.
+        tunnel: TunnelId,
+        /// The signed `session.open`.
+        envelope: Envelope,
+    },
+    /// The session is to end at once: its operator left, or may not stay.
+    TunnelClose {
+        /// Which.
+        tunnel: TunnelId,
+        /// Why, in words.
+        why: String,
+    },
     /// The hub ends the channel.
     Bye {
         /// Why, for the agent's log.
@@ -173,6 +223,8 @@ pub enum OrderState {
         /// Proxmox's task.
         upid: String,
     },
+    /// The runner runs its script.
+    Executing,
 }
 
 impl std::fmt::Display for OrderState {
@@ -182,6 +234,7 @@ impl std::fmt::Display for OrderState {
             Self::Committed => f.write_str("committed, nonce burned"),
             Self::Starting => f.write_str("starting"),
             Self::Running { upid } => write!(f, "running as {upid}"),
+            Self::Executing => f.write_str("the script runs"),
         }
     }
 }
@@ -224,6 +277,9 @@ mod tests {
             r#"{"t":"order","envelope":{"payload":"","sigs":[],"plan":1}}"#,
             r#"{"t":"welcome","v":1,"receipts_held":-1}"#,
             r#"{"t":"welcome","v":1,"receipts_held":1.5}"#,
+            r#"{"t":"tunnel_open","tunnel":"00","envelope":{"payload":"","sigs":[]}}"#,
+            r#"{"t":"tunnel_close","tunnel":"00000000000000000000000000000000"}"#,
+            r#"{"t":"order","envelope":{"payload":"","sigs":[],"sealed":7}}"#,
         ] {
             assert!(serde_json::from_str::<HubFrame>(bad).is_err(), "{bad}");
         }

@@ -91,6 +91,10 @@ hex_id!(
     Nonce, 16, "32 lower-case hexadecimal digits"
 );
 hex_id!(
+    /// One tunnel through a hub: 128 random bits from the hub. It names a tunnel and proves nothing.
+    TunnelId, 16, "32 lower-case hexadecimal digits"
+);
+hex_id!(
     /// A SHA-256 digest.
     Sha256, 32, "64 lower-case hexadecimal digits"
 );
@@ -245,6 +249,72 @@ name_id!(
     }
 );
 
+name_id!(
+    /// A local account's name on a host (useradd(8), with upper case and dots as some sites use).
+    UserName, "1 to 32 of a-z, A-Z, 0-9, '_', '-' and '.', starting with a letter or '_'",
+    |text| {
+        (1..=32).contains(&text.len())
+            && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+    }
+);
+name_id!(
+    /// The program that reads a script: a path from the root, nothing relative in it.
+    Interpreter, "an absolute path of at most 128 of a-z, A-Z, 0-9 and '._+-/', without '.' or '..' as a part",
+    |text| {
+        (2..=128).contains(&text.len())
+            && text.starts_with('/')
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'+' | b'-' | b'/'))
+            && text.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."))
+    }
+);
+name_id!(
+    /// An environment variable that a script may be given. What changes how programs are loaded
+    /// (`LD_…`) or what a shell runs first (`BASH_ENV`, `ENV`) is refused.
+    EnvName, "1 to 64 of A-Z, a-z, 0-9 and '_', not starting with a digit or LD_, and not BASH_ENV, ENV or IFS",
+    |text| {
+        (1..=64).contains(&text.len())
+            && !text.starts_with(|c: char| c.is_ascii_digit())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            && !text.starts_with("LD_")
+            && !["BASH_ENV", "ENV", "IFS"].contains(&text)
+    }
+);
+name_id!(
+    /// Where a session may forward to, as sshd's `PermitOpen` takes it: `127.0.0.1:8006`,
+    /// `db.example:5432`, `[::1]:8006`. No wildcards.
+    ForwardTarget, "HOST:PORT with a name, an IPv4 or a bracketed IPv6 address, and a port from 1 to 65535",
+    |text| {
+        let Some((host, port)) = text.rsplit_once(':') else { return false };
+        let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let host_fits = match inner {
+            Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => {
+                (1..=253).contains(&host.len())
+                    && host.split('.').all(|label| {
+                        (1..=63).contains(&label.len())
+                            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                            && !label.starts_with('-')
+                    })
+            }
+        };
+        let port_fits = !port.starts_with('0')
+            && port.len() <= 5
+            && port.bytes().all(|b| b.is_ascii_digit())
+            && port.parse::<u16>().is_ok_and(|port| port > 0);
+        host_fits && port_fits
+    }
+);
+
+impl ForwardTarget {
+    /// Host, without brackets, and port.
+    pub fn parts(&self) -> (&str, u16) {
+        // Holds since parsing.
+        let (host, port) = self.0.rsplit_once(':').unwrap_or((&self.0, "0"));
+        (host.trim_start_matches('[').trim_end_matches(']'), port.parse().unwrap_or_default())
+    }
+}
+
 /// A guest's number, unique in its cluster at one time but **recycled**: never an identity by
 /// itself (`pve/facts.md` 5.6, 5.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -361,5 +431,34 @@ mod tests {
             assert!(bad.parse::<Vmid>().is_err(), "{bad}");
         }
         assert!(serde_json::from_str::<Vmid>("99").is_err());
+    }
+
+    #[test]
+    fn names_for_scripts_and_sessions_hold_no_tricks() {
+        for bad in ["", "-rf", "0day", "a b", "root\n", "a:b", "a/b", "$x", &"a".repeat(33)] {
+            assert!(bad.parse::<UserName>().is_err(), "{bad:?}");
+        }
+        for bad in
+            ["", "/", "sh", "./sh", "/bin/../sh", "/bin//sh", "/bin/sh ", "/bin/sh;x", "/bin/", "/bin/."]
+        {
+            assert!(bad.parse::<Interpreter>().is_err(), "{bad:?}");
+        }
+        for bad in ["", "LD_PRELOAD", "ENV", "1A", "A-B", "A=B", "IFS"] {
+            assert!(bad.parse::<EnvName>().is_err(), "{bad:?}");
+        }
+        for bad in [
+            "", ":22", "*:22", "a:*", "a:0", "a:65536", "a:022", "a:22 ", "::1:22", "[::1]", "[x]:22",
+            "-a:22", "a b:22", "a,b:22", "a..b:22", "a:+2", "a\":22",
+        ] {
+            assert!(bad.parse::<ForwardTarget>().is_err(), "{bad:?}");
+        }
+        for (good, parts) in [
+            ("127.0.0.1:8006", ("127.0.0.1", 8006)),
+            ("[::1]:22", ("::1", 22)),
+            ("db.example:5432", ("db.example", 5432)),
+        ] {
+            assert_eq!(good.parse::<ForwardTarget>().unwrap().parts(), parts);
+        }
+        assert!("root".parse::<UserName>().is_ok() && "/usr/bin/python3.11".parse::<Interpreter>().is_ok());
     }
 }

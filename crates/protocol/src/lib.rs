@@ -16,7 +16,10 @@
 //! | [`desired`] | desired state and the operator's TOML document |
 //! | [`plan`] | steps, and what waits for a signature |
 //! | [`frame`] | the live channel between agent and hub |
+//! | [`job`] | what became of a script |
+//! | [`tunnel`] | the data connections of a session: frames of ciphertext |
 //! | [`local`] | the warden's unix socket |
+//! | [`runner`] | the runner's unix socket |
 //! | [`api`] | the hub's `/api/v1` for operators |
 //! | [`config`] | configuration files: unknown keys are refused with the nearest known name |
 //!
@@ -30,13 +33,17 @@ pub mod envelope;
 pub mod frame;
 pub mod guest;
 pub mod ids;
+pub mod job;
 pub mod local;
 pub mod plan;
 pub mod report;
+pub mod runner;
 pub mod text;
+pub mod tunnel;
 
 pub use envelope::{Bytes, Envelope, Signed};
 pub use guest::{GuestIdentity, GuestRef, RunState, SnapshotRef};
 pub use ids::{
-    Ed25519Key, Fingerprint, GuestKind, HostId, HostName, IdError, Nonce, Sha256, SnapshotName, Tag, Vmid,
+    Ed25519Key, EnvName, Fingerprint, ForwardTarget, GuestKind, HostId, HostName, IdError, Interpreter,
+    Nonce, Sha256, SnapshotName, Tag, TunnelId, UserName, Vmid,
 };

@@ -1,5 +1,9 @@
 //! The warden's unix socket: frames of a 4-byte big-endian length and JSON. One request a
 //! connection; the warden answers with any number of [`WardenAnswer::Progress`] and one last answer.
+//!
+//! A session's connection stays open: after [`WardenAnswer::SessionReady`], whose frame's first byte
+//! carries a file descriptor (`SCM_RIGHTS`), the session lives until the agent closes the connection or
+//! the warden sends the receipt of its end.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -8,8 +12,8 @@ use crate::frame::OrderState;
 use crate::ids::{Ed25519Key, HostId, Sha256};
 use crate::plan::Step;
 
-/// Longest frame in bytes.
-pub const MAX_FRAME: usize = 1024 * 1024;
+/// Longest frame in bytes: room for the result of a script ([`crate::job::MAX_SEALED_RESULT`]) as base64.
+pub const MAX_FRAME: usize = 4 * 1024 * 1024;
 
 /// Why bytes on a local socket are not a frame.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +63,23 @@ pub enum WardenRequest {
         /// How many.
         max: u32,
     },
+    /// Verify a signed `session.open` and open the session; see the module's text.
+    Session {
+        /// The order.
+        envelope: Envelope,
+    },
+    /// Which results of scripts wait for the hub?
+    Results {},
+    /// One of them.
+    Result {
+        /// The order.
+        op: Sha256,
+    },
+    /// The hub holds this result durably: forget it.
+    ResultStored {
+        /// The order.
+        op: Sha256,
+    },
 }
 
 /// From the warden to the agent.
@@ -93,6 +114,25 @@ pub enum WardenAnswer {
         /// The entries.
         receipts: Vec<Signed>,
     },
+    /// The session waits. One end of its socket comes with this frame; the receipt names its SSH host key.
+    SessionReady {
+        /// The log entry.
+        receipt: Signed,
+    },
+    /// To Results, oldest first.
+    Results {
+        /// The orders.
+        ops: Vec<Sha256>,
+    },
+    /// To Result.
+    Result {
+        /// The order.
+        op: Sha256,
+        /// A [`crate::job::JobResult`] under seal.
+        sealed: Bytes,
+    },
+    /// To ResultStored, also when there was no such result.
+    Forgotten {},
     /// The request was accepted, and what became of it could not be written down: it may have been
     /// carried out. A restart of the warden reads again what is known.
     Unknown {
@@ -161,6 +201,11 @@ impl FrameBuffer {
     /// Adds what was read.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Whether nothing waits, not even a part of a message.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
     }
 
     /// The next whole message, if there is one.

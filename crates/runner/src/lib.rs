@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn everything_is_refused_by_name() {
-        let envelope = Envelope { payload: b"x".to_vec().into(), sigs: vec![] };
+        let envelope = Envelope::new(b"x".to_vec().into(), vec![]);
         let job = RunnerRequest::Job { envelope: envelope.clone() };
         assert!(job.refuse().to_string().starts_with("job.run is not built yet"));
         assert!(RunnerRequest::Session { envelope }.refuse().to_string().starts_with("session.open"));

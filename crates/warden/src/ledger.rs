@@ -14,7 +14,7 @@ use authz::files::{self, FileError};
 use authz::journal::{JournalError, NonceJournal};
 use authz::log::{AuditLog, LogError};
 use authz::receipt::Signer;
-use authz::verify::HostFacts;
+use authz::verify::{HostFacts, LogFacts};
 use authz::{Authorized, Event, Order, Receipt};
 use protocol::{Bytes, Nonce, Sha256, Signed};
 use serde::{Deserialize, Serialize};
@@ -171,7 +171,7 @@ impl Seen {
                 self.ended.insert(*op, receipt.entry.map_or(0, |entry| entry.seq));
             }
             Event::StepStarted { .. } => self.steps.push(receipt.time),
-            Event::Step { .. } => {}
+            Event::SessionReady { .. } | Event::Step { .. } => {}
         }
     }
 
@@ -284,8 +284,7 @@ impl Ledger {
             id: self.identity.host_id,
             key: self.identity.host_key.public().fingerprint(),
             generation: self.identity.host_key_gen,
-            log_size: self.log.size(),
-            head_at: &|size| self.log.head_at(size),
+            log: Some(LogFacts { size: self.log.size(), head_at: &|size| self.log.head_at(size) }),
         })
     }
 

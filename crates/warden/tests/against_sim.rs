@@ -158,7 +158,7 @@ impl Rig {
     fn sign(&self, order: &Order) -> Envelope {
         let payload = order.encode();
         let sigs = vec![self.operator.sign(Namespace::Op, &payload)];
-        Envelope { payload: payload.into(), sigs }
+        Envelope::new(payload.into(), sigs)
     }
 
     async fn submit(&self, envelope: &Envelope) -> (Receipt, Vec<OrderState>) {

@@ -197,7 +197,7 @@ fn work(round: usize, count: usize) -> Fallible<Work> {
         let order = order(&work, nonce)?;
         let payload = order.encode();
         let sigs = vec![work.key.sign(Namespace::Op, &payload)];
-        work.envelopes.push(Envelope { payload: payload.into(), sigs });
+        work.envelopes.push(Envelope::new(payload.into(), sigs));
         work.orders.push(order);
     }
     Ok(work)

@@ -26,7 +26,7 @@ async fn open(stand: &Stand) -> Fallible<SqliteConnection> {
 /// Puts an order into the queue that no operator signed, for delivery at the next connection.
 pub async fn forge_order(stand: &mut Stand, payload: &[u8]) -> Fallible<Sha256> {
     let envelope =
-        Envelope { payload: payload.to_vec().into(), sigs: vec![thief().sign(Namespace::Op, payload)] };
+        Envelope::new(payload.to_vec().into(), vec![thief().sign(Namespace::Op, payload)]);
     let op = envelope.id();
     let sigs = serde_json::to_string(&envelope.sigs).map_err(|error| Trouble::new("signatures", error))?;
     with_database(stand, async |db: &mut SqliteConnection| {

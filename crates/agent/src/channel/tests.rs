@@ -60,7 +60,7 @@ impl Bench {
 }
 
 fn order(n: u8) -> Envelope {
-    Envelope { payload: vec![n].into(), sigs: vec![] }
+    Envelope::new(vec![n].into(), vec![])
 }
 
 fn dir() -> tempfile::TempDir {

@@ -132,7 +132,7 @@ fn a_refused_desired_state_goes_with_every_plan_until_one_is_accepted() {
 /// None of these may do anything but end the connection.
 #[test]
 fn a_hub_that_breaks_the_protocol_is_left() {
-    let envelope = Envelope { payload: vec![1].into(), sigs: vec![] };
+    let envelope = Envelope::new(vec![1].into(), vec![]);
     let desired = HubFrame::Desired { generation: 1, state: DesiredState::default() };
     for stage in [None, Some(HubFrame::Pending {})] {
         for frame in [
@@ -165,7 +165,7 @@ fn a_hub_that_breaks_the_protocol_is_left() {
 #[test]
 fn an_open_session_passes_on_what_the_hub_wants() {
     let mut session = open(0);
-    let envelope = Envelope { payload: vec![1].into(), sigs: vec![] };
+    let envelope = Envelope::new(vec![1].into(), vec![]);
     assert_eq!(session.on_frame(HubFrame::Order { envelope: envelope.clone() }), [Effect::Relay(envelope)]);
     let state = DesiredState::default();
     let desired = HubFrame::Desired { generation: 1, state: state.clone() };

@@ -20,7 +20,7 @@ pub(crate) fn rollback() -> Order {
             cluster: None,
             name: "web1".parse().unwrap(),
         },
-        guest: GuestRef {
+        guest: Some(GuestRef {
             vmid: Vmid::try_from(101).unwrap(),
             kind: GuestKind::Qemu,
             name: "db".into(),
@@ -32,7 +32,7 @@ pub(crate) fn rollback() -> Order {
                 volids: vec!["local-lvm:vm-101-disk-0".into()],
                 giid: None,
             },
-        },
+        }),
         pre: Preconditions {
             state: Some(RunState::Stopped),
             digest: Some("0123456789abcdef0123456789abcdef01234567".into()),
@@ -64,7 +64,113 @@ fn golden() -> Vec<(&'static str, Order)> {
         ("snapshot.create", with(Params::SnapshotCreate(SnapshotParams { snapshot: "s1".parse().unwrap() }))),
         ("snapshot.rollback", base.clone()),
         ("snapshot.delete", with(Params::SnapshotDelete(NoParams {}))),
+        ("job.run", job()),
+        ("session.open", session()),
     ]
+}
+
+/// A complete script order.
+pub(crate) fn job() -> Order {
+    let params = JobParams {
+        script: Sha256::of(b"uptime\n"),
+        script_len: 7,
+        interpreter: "/bin/sh".parse().unwrap(),
+        args: vec!["--all".parse().unwrap()],
+        user: "root".parse().unwrap(),
+        env: vec![EnvVar { name: "LANG".parse().unwrap(), value: "C".parse().unwrap() }],
+        timeout_s: 60,
+        max_output: 65536,
+        result_key: Ed25519Key::from_bytes([0x77; 32]),
+    };
+    Order {
+        params: Params::JobRun(params),
+        guest: None,
+        pre: Preconditions::default(),
+        exp: NOW + 120,
+        ..rollback()
+    }
+}
+
+/// A complete session order.
+pub(crate) fn session() -> Order {
+    let params = SessionParams {
+        key: Ed25519Key::from_bytes([0x78; 32]),
+        user: "root".parse().unwrap(),
+        mode: SessionMode::Full {},
+        forwards: vec!["127.0.0.1:8006".parse().unwrap()],
+        idle_s: 600,
+        max_s: 3600,
+    };
+    Order { params: Params::SessionOpen(params), ..job() }
+}
+
+/// Numbers and lists outside their limits, and guests where none belongs.
+#[test]
+fn scripts_and_sessions_have_limits() {
+    type Change = (&'static str, fn(&mut Order));
+    fn job_of(order: &mut Order) -> &mut JobParams {
+        match &mut order.params {
+            Params::JobRun(params) => params,
+            _ => unreachable!("a script"),
+        }
+    }
+    fn session_of(order: &mut Order) -> &mut SessionParams {
+        match &mut order.params {
+            Params::SessionOpen(params) => params,
+            _ => unreachable!("a session"),
+        }
+    }
+    let jobs: [Change; 8] = [
+        ("no script", |o| job_of(o).script_len = 0),
+        ("huge script", |o| job_of(o).script_len = 262_145),
+        ("no time", |o| job_of(o).timeout_s = 0),
+        ("two days", |o| job_of(o).timeout_s = 172_800),
+        ("output", |o| job_of(o).max_output = 2_097_153),
+        ("arguments", |o| job_of(o).args = vec![SafeText::default(); 65]),
+        ("twice the same variable", |o| {
+            let again = job_of(o).env.clone();
+            job_of(o).env.extend(again);
+        }),
+        ("a guest", |o| o.guest = rollback().guest),
+    ];
+    let sessions: [Change; 8] = [
+        ("idle 0", |o| session_of(o).idle_s = 0),
+        ("idle two days", |o| session_of(o).idle_s = 172_800),
+        ("max 0", |o| session_of(o).max_s = 0),
+        ("forwards only, to nowhere", |o| {
+            (session_of(o).mode, session_of(o).forwards) = (SessionMode::Forward {}, vec![]);
+        }),
+        ("no command", |o| session_of(o).mode = SessionMode::Exec { command: " ".parse().unwrap() }),
+        ("the same forward twice", |o| {
+            session_of(o).forwards = vec!["a:1".parse().unwrap(), "a:1".parse().unwrap()];
+        }),
+        ("a guest's state", |o| o.pre.state = Some(RunState::Running)),
+        ("a guest", |o| o.guest = rollback().guest),
+    ];
+    for (base, changes) in [(job(), &jobs), (session(), &sessions)] {
+        assert_eq!(Order::decode(&base.encode()).unwrap(), base);
+        for (what, change) in changes {
+            let mut order = base.clone();
+            change(&mut order);
+            assert!(Order::decode(&order.encode()).is_err(), "{what}");
+        }
+    }
+    let text = String::from_utf8(session().encode()).unwrap();
+    for (from, to) in [
+        ("\"user\":\"root\"", "\"user\":\"-oProxyCommand=x\""),
+        ("127.0.0.1:8006", "*:*"),
+        ("{\"allow\":\"full\"}", "{\"allow\":\"everything\"}"),
+        ("{\"allow\":\"full\"}", "{\"allow\":\"full\",\"agent\":true}"),
+        ("\"idle_s\":600", "\"idle_s\":6e2"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        assert!(Order::decode(text.replacen(from, to, 1).as_bytes()).is_err(), "{to}");
+    }
+    let guestless = Order { guest: None, ..rollback() };
+    assert!(matches!(
+        Order::decode(&guestless.encode()),
+        Err(OrderError::Precondition { missing: "guest", .. })
+    ));
 }
 
 #[test]
@@ -172,6 +278,6 @@ fn hostile_payloads_are_refused() {
 #[test]
 fn a_guest_without_identity_cannot_be_ordered_about() {
     let mut order = rollback();
-    order.guest.identity = GuestIdentity::default();
+    order.guest.as_mut().unwrap().identity = GuestIdentity::default();
     assert!(matches!(Order::decode(&order.encode()), Err(OrderError::Precondition { .. })));
 }

@@ -1,9 +1,9 @@
 use super::*;
 use crate::namespace::Namespace;
 use crate::order::LogAnchor;
-use crate::order::tests::{HOST_KEY, NOW, rollback};
+use crate::order::tests::{HOST_KEY, NOW, job, rollback, session};
 use crate::order::{NoParams, Params, PlanRef};
-use crate::policy::tests::{alice, bob, document, helpdesk, mallory, policy};
+use crate::policy::tests::{alice, bob, document, helpdesk, mallory, policy, rule};
 use crate::secret::SecretKey;
 
 fn host() -> HostFacts<'static> {
@@ -11,15 +11,14 @@ fn host() -> HostFacts<'static> {
         id: HostId::from_bytes([0x11; 16]),
         key: Fingerprint::of_key_blob(&HOST_KEY),
         generation: 1,
-        log_size: 7,
-        head_at: &|size| (size == 7).then(|| Sha256::of(b"head")),
+        log: Some(LogFacts { size: 7, head_at: &|size| (size == 7).then(|| Sha256::of(b"head")) }),
     }
 }
 
 fn envelope(order: &Order, keys: &[SecretKey]) -> Envelope {
     let payload = order.encode();
     let sigs = keys.iter().map(|key| key.sign(Namespace::Op, &payload)).collect();
-    Envelope { payload: payload.into(), sigs }
+    Envelope::new(payload.into(), sigs)
 }
 
 fn run(envelope: &Envelope) -> Result<Authorized<Order>, Refusal> {
@@ -114,20 +113,82 @@ fn signatures_that_do_not_count_are_refused() {
     let at = altered.payload.0.iter().position(|b| *b == b'1').unwrap();
     altered.payload.0[at] = b'2';
     assert_eq!(code(&altered), RefusalCode::BadSignature);
-    let job = Envelope { sigs: vec![alice().sign(Namespace::Job, &good.payload.0)], ..good.clone() };
-    assert_eq!(code(&job), RefusalCode::Namespace);
+    let resigned =
+        |namespace| Envelope { sigs: vec![alice().sign(namespace, &good.payload.0)], ..good.clone() };
+    assert_eq!(code(&resigned(Namespace::Job)), RefusalCode::UnknownSigner, "alice may not sign scripts");
+    for never in
+        [Namespace::Policy, Namespace::Enroll, Namespace::Login, Namespace::Receipt, Namespace::Device]
+    {
+        assert_eq!(code(&resigned(never)), RefusalCode::Namespace, "{never}");
+    }
     assert_eq!(code(&Envelope { sigs: vec!["junk".into()], ..good.clone() }), RefusalCode::Malformed);
     assert_eq!(code(&Envelope { sigs: vec![good.sigs[0].clone(); 9], ..good.clone() }), RefusalCode::Size);
     let huge = Envelope { payload: vec![b'x'; Envelope::MAX_PAYLOAD + 1].into(), ..good.clone() };
     assert_eq!(code(&huge), RefusalCode::Size);
     // A bad order by a stranger says nothing about how we parse.
-    let junk =
-        Envelope { payload: b"junk".to_vec().into(), sigs: vec![mallory().sign(Namespace::Op, b"junk")] };
+    let junk = Envelope::new(b"junk".to_vec().into(), vec![mallory().sign(Namespace::Op, b"junk")]);
     let refusal = run(&junk).unwrap_err();
     assert_eq!((refusal.code, refusal.authenticated), (RefusalCode::UnknownSigner, false));
-    let junk =
-        Envelope { payload: b"junk".to_vec().into(), sigs: vec![alice().sign(Namespace::Op, b"junk")] };
+    let junk = Envelope::new(b"junk".to_vec().into(), vec![alice().sign(Namespace::Op, b"junk")]);
     assert_eq!(code(&junk), RefusalCode::BadOrder);
+}
+
+/// A policy that lets alice sign scripts and sessions as well.
+fn wider() -> Policy {
+    let mut document = document();
+    document.roles[0].namespaces.extend([Namespace::Job, Namespace::Session]);
+    document.rules.push(rule(Kind::JobRun, 1));
+    let minutes = Rule { standing: false, max_validity_s: 600, ..rule(Kind::SessionOpen, 1) };
+    document.rules.push(minutes);
+    Policy::decode(&document.encode()).unwrap()
+}
+
+/// Rule V7: for each kind exactly its own namespace counts, whatever the signer may sign besides.
+#[test]
+fn every_kind_has_its_own_namespace() {
+    let policy = wider();
+    let orders = [(rollback(), Namespace::Op), (job(), Namespace::Job), (session(), Namespace::Session)];
+    for (mut order, right) in orders {
+        order.policy.sha256 = *policy.hash();
+        let payload = order.encode();
+        for namespace in Namespace::ALL {
+            let sigs = vec![alice().sign(*namespace, &payload)];
+            let result = verify(&Envelope::new(payload.clone().into(), sigs), &policy, &host(), NOW);
+            match result {
+                Ok(authorized) => assert_eq!((*namespace, authorized.get()), (right, &order)),
+                Err(refusal) => {
+                    assert_ne!(*namespace, right, "{refusal}");
+                    assert_eq!(refusal.code, RefusalCode::Namespace, "{namespace} for {right}");
+                }
+            }
+        }
+        let both = vec![alice().sign(right, &payload), alice().sign(Namespace::Op, &payload)];
+        let mixed = verify(&Envelope::new(payload.clone().into(), both), &policy, &host(), NOW);
+        assert!(right == Namespace::Op || mixed.unwrap_err().code == RefusalCode::Namespace);
+    }
+}
+
+/// A session's grant lives for minutes, whatever a policy would like.
+#[test]
+fn sessions_are_granted_for_minutes() {
+    let mut document = wider().document().clone();
+    document.rules.last_mut().unwrap().max_validity_s = 601;
+    assert!(Policy::decode(&document.encode()).is_err());
+    document.rules.last_mut().unwrap().max_validity_s = 600;
+    document.rules.last_mut().unwrap().standing = true;
+    assert!(Policy::decode(&document.encode()).is_err());
+}
+
+/// Where there is no log (the runner), the rest is checked all the same.
+#[test]
+fn without_a_log_there_is_no_anchor_to_check() {
+    let mut order = rollback();
+    order.after = Some(LogAnchor { size: 9, head: Sha256::of(b"x"), strict: true });
+    let runner = HostFacts { log: None, ..host() };
+    let run = |order: &Order| verify(&envelope(order, &[alice()]), &policy(), &runner, NOW);
+    assert!(run(&order).is_ok());
+    order.host.id = HostId::from_bytes([9; 16]);
+    assert_eq!(run(&order).unwrap_err().code, RefusalCode::OtherHost);
 }
 
 /// Rule V20: distinct operators and distinct keys.

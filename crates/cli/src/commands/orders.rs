@@ -249,7 +249,7 @@ mod tests {
     fn view(outcomes: &[Outcome]) -> OrderView {
         let payload = order().encode();
         let sigs = vec![alice().sign(Namespace::Op, &payload)];
-        let envelope = Envelope { payload: payload.into(), sigs };
+        let envelope = Envelope::new(payload.into(), sigs);
         let op = envelope.id();
         let receipts = (1..).zip(outcomes).map(|(version, outcome)| OrderReceipt {
             version,

@@ -40,7 +40,7 @@ pub(super) async fn run(ctx: &Context, args: SubmitArgs) -> Result<Answer, Failu
         }
     };
     let sigs = signatures(&args)?;
-    let envelope = Envelope { payload: payload.into(), sigs };
+    let envelope = Envelope::new(payload.into(), sigs);
     send(ctx, &session, &host, envelope, &args).await
 }
 

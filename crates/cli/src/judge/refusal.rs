@@ -128,7 +128,7 @@ mod tests {
 
     fn signed_by(payload: Vec<u8>, keys: &[SecretKey]) -> Envelope {
         let sigs = keys.iter().map(|key| key.sign(Namespace::Op, &payload)).collect();
-        Envelope { payload: payload.into(), sigs }
+        Envelope::new(payload.into(), sigs)
     }
 
     fn judged(code: RefusalCode, envelope: &Envelope) -> Aftermath {

@@ -13,7 +13,7 @@ fn view(receipts: Vec<(u64, Signed)>) -> OrderView {
         version: receipts.iter().map(|(version, _)| *version).max().unwrap_or(0),
         submitted_by: name("alice"),
         submitted_at: NOW,
-        envelope: Envelope { payload: b"order".to_vec().into(), sigs: vec![] },
+        envelope: Envelope::new(b"order".to_vec().into(), vec![]),
         delivered: true,
         online: true,
         progress: None,

@@ -41,7 +41,7 @@ async fn hostile_requests_get_a_failure_with_a_code() {
     let (post, get, put) = ("POST", "GET", "PUT");
     let huge = vec![b'['; request::MAX_BODY + 1];
     let order = |payload: &[u8], sigs: Vec<String>| {
-        serde_json::to_vec(&Envelope { payload: payload.to_vec().into(), sigs }).unwrap()
+        serde_json::to_vec(&Envelope::new(payload.to_vec().into(), sigs)).unwrap()
     };
     let sig = || vec!["s".to_owned()];
     let cases: Vec<(&str, String, Vec<u8>, u16, &str)> = vec![
@@ -335,7 +335,7 @@ async fn the_same_order_again_waits_for_delivery_again() {
     let host = TestHost::new(1);
     hub.enroll(&token, &host, "web1").await;
     let store = &hub.app.store;
-    let envelope = Envelope { payload: b"not even JSON".to_vec().into(), sigs: vec!["junk".to_owned()] };
+    let envelope = Envelope::new(b"not even JSON".to_vec().into(), vec!["junk".to_owned()]);
     let path = format!("/api/v1/hosts/{}/orders", host.id);
     let (status, body) = hub.post(&path, &token, &envelope).await;
     assert_eq!(status, StatusCode::OK, "whether it is an order is not for the hub to say: {body}");
@@ -366,7 +366,7 @@ async fn waiting_for_news_of_an_order_ends_with_the_news() {
     let token = hub.login(&alice()).await;
     let host = TestHost::new(1);
     hub.enroll(&token, &host, "web1").await;
-    let envelope = Envelope { payload: b"x".to_vec().into(), sigs: vec!["s".to_owned()] };
+    let envelope = Envelope::new(b"x".to_vec().into(), vec!["s".to_owned()]);
     let path = format!("/api/v1/hosts/{}/orders", host.id);
     hub.post(&path, &token, &envelope).await;
     let path = format!("{path}/{}?after=1&wait_s=30", envelope.id());

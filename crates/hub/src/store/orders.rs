@@ -48,7 +48,7 @@ fn from_row(row: Row, receipts: Vec<OrderReceipt>) -> Result<OrderView, StoreErr
         version: from_db(version),
         submitted_by: text("operator", &submitted_by)?,
         submitted_at: from_db(submitted_at),
-        envelope: Envelope { payload: payload.into(), sigs: json("signatures", &sigs)? },
+        envelope: Envelope::new(payload.into(), json("signatures", &sigs)?),
         delivered: delivered != 0,
         // Whoever knows the channels fills it in.
         online: false,
@@ -109,7 +109,7 @@ impl Store {
             Ok(NextOrder {
                 op: Sha256::from_bytes(bytes("order id", op)?),
                 submission,
-                envelope: Envelope { payload: payload.into(), sigs: json("signatures", &sigs)? },
+                envelope: Envelope::new(payload.into(), json("signatures", &sigs)?),
             })
         })
         .transpose()

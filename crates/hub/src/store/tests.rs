@@ -13,7 +13,7 @@ async fn with_order() -> (TestHub, TestHost, Sha256) {
     let token = hub.login(&alice()).await;
     let host = TestHost::new(1);
     hub.enroll(&token, &host, "web1").await;
-    let envelope = Envelope { payload: b"order".to_vec().into(), sigs: vec!["s".to_owned()] };
+    let envelope = Envelope::new(b"order".to_vec().into(), vec!["s".to_owned()]);
     let alice = "alice".parse().unwrap();
     hub.app.store.submit_order(&host.id, &envelope, &alice, 1).await.unwrap();
     (hub, host, envelope.id())
@@ -79,7 +79,7 @@ async fn a_flood_of_orders_is_bounded() {
     let mut taken = 1;
     let full = loop {
         let payload = format!("order {taken}").into_bytes();
-        let envelope = Envelope { payload: payload.into(), sigs: vec!["s".to_owned()] };
+        let envelope = Envelope::new(payload.into(), vec!["s".to_owned()]);
         match hub.app.store.submit_order(&host.id, &envelope, &alice, 1).await {
             Ok(_) => taken += 1,
             Err(error) => break error,

@@ -58,7 +58,7 @@ pub(crate) fn receipt(host: HostId, entry: Option<(u64, Sha256)>, op: Sha256, ke
 }
 
 pub(crate) fn order(text: &str) -> Envelope {
-    Envelope { payload: text.as_bytes().to_vec().into(), sigs: vec!["a signature".to_owned()] }
+    Envelope::new(text.as_bytes().to_vec().into(), vec!["a signature".to_owned()])
 }
 
 #[tokio::test]
