@@ -173,6 +173,18 @@ pub(crate) fn armor(key: &PublicKey, namespace: Namespace, signature: &[u8; 64])
     enarmor(&blob)
 }
 
+/// What a key that is held elsewhere (ssh-agent) signs so that [`from_raw`] makes the signature that
+/// [`crate::SecretKey::sign`] would make.
+pub fn to_sign(namespace: Namespace, message: &[u8]) -> Vec<u8> {
+    signed_bytes(namespace, Hash::Sha512, message)
+}
+
+/// The armored signature from the 64 bytes that `public` made over [`to_sign`]. Nothing is checked here:
+/// [`verify`] it before use.
+pub fn from_raw(public: &PublicKey, namespace: Namespace, signature: &[u8; 64]) -> String {
+    armor(public, namespace, signature)
+}
+
 fn enarmor(blob: &[u8]) -> String {
     let mut text = BEGIN.to_owned();
     let b64 = BASE64.encode(blob);
@@ -251,3 +263,22 @@ fn put_string(bytes: &mut Vec<u8>, string: &[u8]) {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod held_elsewhere {
+    use super::*;
+
+    #[test]
+    fn a_key_held_elsewhere_makes_the_same_signature() {
+        use ed25519_dalek::Signer as _;
+        let (ours, elsewhere) =
+            (crate::SecretKey::from_seed(&[7; 32]), ed25519_dalek::SigningKey::from_bytes(&[7; 32]));
+        let message = b"an order";
+        let raw = elsewhere.sign(&to_sign(Namespace::Job, message)).to_bytes();
+        let armored = from_raw(&ours.public(), Namespace::Job, &raw);
+        assert_eq!(armored, ours.sign(Namespace::Job, message));
+        verify(&armored, Namespace::Job, message, &ours.public()).unwrap();
+        let other = from_raw(&ours.public(), Namespace::Session, &raw);
+        assert_eq!(verify(&other, Namespace::Session, message, &ours.public()), Err(SigError::Wrong));
+    }
+}

@@ -288,7 +288,7 @@ name_id!(
         let Some((host, port)) = text.rsplit_once(':') else { return false };
         let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let host_fits = match inner {
-            Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+            Some(v6) => v6.parse::<core::net::Ipv6Addr>().is_ok(),
             None => {
                 (1..=253).contains(&host.len())
                     && host.split('.').all(|label| {

@@ -1,6 +1,6 @@
 //! The orders that this crate's tests share, and the hostile table.
 
-use protocol::{GuestIdentity, GuestKind, Vmid};
+use protocol::{Ed25519Key, GuestIdentity, GuestKind, Vmid};
 
 use super::*;
 use crate::policy::tests::policy;
