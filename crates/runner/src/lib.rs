@@ -1,78 +1,61 @@
-//! `writ-runner`: starts signed scripts and sessions as the right user, in the host's namespaces.
+//! `writ-runner`: runs signed scripts and opens signed sessions as the right user, in the host's namespaces.
 //!
-//! **Not built yet.** This crate holds the typed requests that the warden will hand over and the
-//! refusals that it gives today; the binary refuses everything by name. What is decided already and
-//! will not change: the runner receives the signed *envelope*, never a bare command, and verifies it
-//! again itself against a root-owned policy anchor and a nonce journal of its own, so that a stolen
-//! warden can neither invent a script nor replay one.
+//! The warden hands over the signed *envelope*, never a bare command, and the runner verifies it again
+//! itself: against a policy that root has named beforehand, and a nonce journal of its own. So a stolen
+//! warden can neither invent a script nor replay one. What was accepted runs once, to its end or to its time
+//! limit, and leaves nothing behind; its result is sealed to a key that the signed order names, and kept until
+//! it is durable elsewhere.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`config`] | `runner.toml` |
+//! | [`anchor`] | policy and host on disk: what the runner lives by |
+//! | [`checks`] | pure: may this order be carried out here, as what was asked for? |
+//! | [`ledger`] | nonce journal and scripts that are not forgotten: everything that must survive |
+//! | [`places`] | what is under way, in memory, and how much may be |
+//! | [`jobs`] | a signed script, from request to forgotten result |
+//! | [`sessions`] | a signed session, as long as its connection |
+//! | [`engine`] | starts processes as a user and ends all of them |
+//! | [`server`] | the socket |
+//! | [`status`] | what is on the disk, for people |
+//!
+//! What is absent on purpose: no request that carries a command, no second run of anything, no copy of a
+//! session's bytes, no network.
 
-use protocol::Envelope;
-use serde::{Deserialize, Serialize};
-
-/// From the warden, over the runner's socket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "ask", rename_all = "snake_case", deny_unknown_fields)]
-pub enum RunnerRequest {
-    /// A signed script (`job.run`, namespace `job.v1@writ`).
-    Job {
-        /// The order as it was signed.
-        envelope: Envelope,
-    },
-    /// A signed session (`session.open`, namespace `session.v1@writ`).
-    Session {
-        /// The order as it was signed.
-        envelope: Envelope,
-    },
-}
-
-/// Why the runner does not do it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-#[serde(tag = "refused", rename_all = "snake_case", deny_unknown_fields)]
-pub enum RunnerRefusal {
-    /// This version cannot.
-    #[error("{kind} is not built yet in this version of writ-runner: use another tool for it until then")]
-    NotBuilt {
-        /// The order kind.
-        kind: String,
-    },
-}
-
-impl RunnerRequest {
-    /// The order kind that it asks for.
-    pub const fn kind(&self) -> authz::Kind {
-        match self {
-            Self::Job { .. } => authz::Kind::JobRun,
-            Self::Session { .. } => authz::Kind::SessionOpen,
-        }
-    }
-
-    /// Today's answer to everything.
-    pub fn refuse(&self) -> RunnerRefusal {
-        RunnerRefusal::NotBuilt { kind: self.kind().as_str().to_owned() }
-    }
-}
-
+pub mod anchor;
+pub mod checks;
+pub mod config;
+pub mod engine;
+pub mod hold;
+pub mod jobs;
+pub mod ledger;
+pub mod places;
+pub mod runner;
+pub mod server;
+pub mod sessions;
+pub mod status;
 #[cfg(test)]
-mod tests {
-    use super::*;
+mod testing;
 
-    #[test]
-    fn everything_is_refused_by_name() {
-        let envelope = Envelope::new(b"x".to_vec().into(), vec![]);
-        let job = RunnerRequest::Job { envelope: envelope.clone() };
-        assert!(job.refuse().to_string().starts_with("job.run is not built yet"));
-        assert!(RunnerRequest::Session { envelope }.refuse().to_string().starts_with("session.open"));
-    }
+pub use config::RunnerConfig;
+pub use runner::{Runner, StartError};
 
-    #[test]
-    fn there_is_no_request_with_free_text() {
-        for bad in ["\"sh\"", "[]"] {
-            assert!(serde_from(bad).is_none(), "{bad}");
+/// The host's clock, unix seconds. The one place where the runner reads it.
+pub fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// An error and its causes in one line, for the log and for the warden.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
         }
+        source = cause.source();
     }
-
-    fn serde_from(json: &str) -> Option<RunnerRequest> {
-        RunnerRequest::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(json))
-            .ok()
-    }
+    text
 }

@@ -1,0 +1,74 @@
+//! A peer that has the right uid and nothing else.
+
+use std::time::{Duration, Instant};
+
+use protocol::runner::RunnerAnswer;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+use crate::rig::{DEADLINE, Rig, code};
+
+fn framed(json: &str) -> Vec<u8> {
+    [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
+}
+
+#[tokio::test]
+async fn junk_is_answered_or_left_and_harms_nobody() {
+    let (rig, _process) = Rig::anchored().await;
+    let huge_list = format!("{{\"ask\":\"job\",\"envelope\":{}", "[".repeat(100_000));
+    let cases: Vec<(&str, Vec<u8>, bool)> = vec![
+        ("4 GiB", vec![0xff, 0xff, 0xff, 0xff, b'{'], true),
+        ("one byte over the limit", 4_194_305u32.to_be_bytes().to_vec(), true),
+        ("no JSON", framed("sh -c reboot"), true),
+        ("nothing in it", framed(""), true),
+        ("no request", framed("{\"ask\":\"exec\",\"command\":\"reboot\"}"), true),
+        ("one field more", framed("{\"ask\":\"status\",\"user\":\"root\"}"), true),
+        ("not UTF-8", [&[0, 0, 0, 2][..], &[0xc3, 0x28]].concat(), true),
+        ("deep", framed(&huge_list), true),
+        ("half a frame", framed("{\"ask\":\"status\"}")[..9].to_vec(), true),
+        ("half a length", vec![0, 0], true),
+        ("nothing", vec![], false),
+    ];
+    for (what, bytes, answered) in cases {
+        let mut stream = UnixStream::connect(rig.path("socket")).await.unwrap();
+        // It may hang up before it has read all of it.
+        let _ = stream.write_all(&bytes).await;
+        let _ = stream.shutdown().await;
+        let mut framed = local_socket::Framed::from(stream);
+        let answer: Option<RunnerAnswer> =
+            tokio::time::timeout(DEADLINE, framed.receive()).await.unwrap().unwrap();
+        assert_eq!(answer.as_ref().map(code), answered.then_some("request"), "{what}");
+        assert_eq!(rig.status().await.closed, None, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_says_nothing_is_left() {
+    let (rig, _process) = Rig::anchored().await;
+    let mut silent = Vec::new();
+    for bytes in [&b""[..], &[0, 0, 0, 9, b'{']] {
+        let mut stream = UnixStream::connect(rig.path("socket")).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        silent.push(stream);
+    }
+    assert_eq!(rig.status().await.jobs, 0, "others are heard meanwhile");
+    for mut stream in silent {
+        let mut rest = Vec::new();
+        tokio::time::timeout(DEADLINE, stream.read_to_end(&mut rest)).await.unwrap().unwrap();
+        assert!(rest.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn more_peers_than_there_is_room_for_wait_their_turn() {
+    let (rig, _process) = Rig::anchored().await;
+    let mut crowd = Vec::new();
+    for _ in 0..300 {
+        crowd.push(UnixStream::connect(rig.path("socket")).await.unwrap());
+    }
+    // Whoever says nothing is left after ten seconds, and then others have their turn.
+    let begun = Instant::now();
+    assert_eq!(rig.status().await.closed, None);
+    assert!(begun.elapsed() > Duration::from_secs(5), "there is no limit");
+    drop(crowd);
+}
