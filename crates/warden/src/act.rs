@@ -69,8 +69,10 @@ pub enum End {
 }
 
 impl Mutation {
-    /// What an order asks for. None when the order names no snapshot, which its parser excludes.
+    /// What an order asks for. None when the order is not about a guest, or names no snapshot, which its
+    /// parser excludes.
     pub fn of_order(order: &Order) -> Option<Self> {
+        let guest = order.guest.as_ref()?;
         let snapshot = || order.pre.snapshot.as_ref().map(|snapshot| snapshot.name.clone());
         let change = match &order.params {
             Params::GuestStart(_) => Change::Start,
@@ -85,8 +87,9 @@ impl Mutation {
                 Change::SnapshotRollback { snapshot: snapshot()?, start: params.start }
             }
             Params::SnapshotDelete(_) => Change::SnapshotDelete(snapshot()?),
+            Params::JobRun(_) | Params::SessionOpen(_) => return None,
         };
-        Some(Self { kind: order.guest.kind, vmid: order.guest.vmid, change })
+        Some(Self { kind: guest.kind, vmid: guest.vmid, change })
     }
 
     /// What a step asks for.

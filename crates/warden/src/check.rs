@@ -59,7 +59,10 @@ pub fn guest(meant: &GuestRef, seen: &Observed) -> Result<(), Refused> {
 
 /// The preconditions of a signed order (`security.md` 2.16, step 14).
 pub fn preconditions(order: &Order, seen: &Observed) -> Result<(), Refused> {
-    guest(&order.guest, seen)?;
+    let Some(meant) = &order.guest else {
+        return Err((RefusalCode::BadOrder, "the order names no guest".into()));
+    };
+    guest(meant, seen)?;
     let wrong = |why: String| Err((RefusalCode::Precondition, why));
     if let Some(state) = order.pre.state
         && state != seen.state
@@ -92,6 +95,9 @@ pub fn preconditions(order: &Order, seen: &Observed) -> Result<(), Refused> {
         Params::GuestStart(_) => startable(seen),
         Params::SnapshotCreate(params) => snapshot_free(&params.snapshot, seen),
         Params::GuestTag(_) | Params::SnapshotRollback(_) | Params::SnapshotDelete(_) => Ok(()),
+        Params::JobRun(_) | Params::SessionOpen(_) => {
+            Err((RefusalCode::BadOrder, "the order is not about a guest".into()))
+        }
     }
 }
 

@@ -50,8 +50,17 @@ pub struct WardenConfig {
     pub socket: PathBuf,
     /// User ids that may connect. Always explicit.
     pub allowed_uids: Vec<u32>,
+    /// Where the runner listens. Absent: signed scripts and sessions are refused.
+    pub runner_socket: Option<PathBuf>,
+    /// How many sessions an operator may have open at once.
+    #[serde(default = "one")]
+    pub sessions_per_operator: u32,
     /// The API to act on.
     pub proxmox: ProxmoxConfig,
+}
+
+const fn one() -> u32 {
+    1
 }
 
 /// How to reach Proxmox.
@@ -105,6 +114,12 @@ mod tests {
         let text = include_str!("../warden.toml.example");
         let config: WardenConfig = parse_toml("warden.toml.example", text).unwrap();
         assert_eq!(config.proxmox.api, "https://127.0.0.1:8006");
+        assert_eq!((config.runner_socket, config.sessions_per_operator), (None, 1));
+        let lines: Vec<&str> = text.lines().map(|l| l.trim_start_matches("# ")).collect();
+        let line = |key: &str| *lines.iter().find(|l| l.starts_with(key)).unwrap();
+        let with = format!("{}\n{}\n{text}", line("runner_socket ="), line("sessions_per_operator ="));
+        let config: WardenConfig = parse_toml("warden.toml.example", &with).unwrap();
+        assert_eq!(config.runner_socket, Some("/run/writ/runner.sock".into()));
     }
 
     #[test]
@@ -116,6 +131,8 @@ mod tests {
             ("allowed_uids", "alowed_uids", "did you mean `allowed_uids`"),
             ("allowed_uids = [", "allowed_uids = [] # [", "nobody could ask"),
             ("[proxmox]", "[proxmix]", "did you mean `proxmox`"),
+            ("# runner_socket", "runer_socket", "did you mean `runner_socket`"),
+            ("# sessions_per_operator = 1", "sessions_per_operator = -1", "line "),
         ] {
             std::fs::write(&path, good.replacen(from, to, 1)).unwrap();
             let error = WardenConfig::load(&path).unwrap_err().to_string();

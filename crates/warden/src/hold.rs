@@ -2,7 +2,7 @@
 //! the point, the warden writes one line to standard error and waits there for ever, to be killed.
 //! Exists in debug builds only; a release build ignores the variable.
 
-/// Points between two durable writes, or between one and a call to Proxmox.
+/// Points between two durable writes, or between one and a word to Proxmox, the runner or the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Point {
     /// The order is written down as verified; the nonce is not burned.
@@ -15,6 +15,16 @@ pub enum Point {
     Called,
     /// RUNNING is written down.
     Running,
+    /// The script or session is about to be handed to the runner; that is written down.
+    Handing,
+    /// The runner was asked; it has not answered.
+    Handed,
+    /// The runner told how the script ended; nothing of that is written down.
+    Ended,
+    /// The result of the script is stored; the receipt is not in the log.
+    Stored,
+    /// The session's readiness is in the log; the agent was not told.
+    Ready,
     /// The receipt is in the log; the open order is not removed.
     Finished,
 }
@@ -28,6 +38,11 @@ impl Point {
             Self::Starting => "starting",
             Self::Called => "called",
             Self::Running => "running",
+            Self::Handing => "handing",
+            Self::Handed => "handed",
+            Self::Ended => "ended",
+            Self::Stored => "stored",
+            Self::Ready => "ready",
             Self::Finished => "finished",
         }
     }

@@ -74,6 +74,8 @@ pub struct Identity {
     pub host_key: SecretKey,
     /// What this host lives by.
     pub policy: Policy,
+    /// Its bytes, for the runner, which lives by the same ones.
+    pub policy_bytes: Vec<u8>,
 }
 
 impl Identity {
@@ -95,11 +97,13 @@ impl Identity {
             .ok_or(IdentityError::Damaged { path })?;
         let host_key = load_key(directory)?;
         let path = directory.join(POLICY);
-        let policy = Policy::decode(&files::read_secret(&path)?)?;
+        let policy_bytes = files::read_secret(&path)?.to_vec();
+        let policy = Policy::decode(&policy_bytes)?;
         if *policy.hash() != file.policy {
             return Err(IdentityError::OtherPolicy { path, expected: file.policy });
         }
-        Ok(Some(Self { host_id: file.host_id, host_key_gen: file.host_key_gen, host_key, policy }))
+        let IdentityFile { host_id, host_key_gen, .. } = file;
+        Ok(Some(Self { host_id, host_key_gen, host_key, policy, policy_bytes }))
     }
 
     /// Makes what an enrolled host needs, except for [`Self::finish`].
@@ -114,7 +118,8 @@ impl Identity {
             Err(error) => return Err(error),
         };
         files::write_atomic(&directory.join(POLICY), policy_bytes)?;
-        Ok(Self { host_id: HostId::from_bytes(random()?), host_key_gen: 1, host_key, policy })
+        let host_id = HostId::from_bytes(random()?);
+        Ok(Self { host_id, host_key_gen: 1, host_key, policy, policy_bytes: policy_bytes.to_vec() })
     }
 
     /// The last step: from here on the host is enrolled.

@@ -82,6 +82,11 @@ pub enum Stage {
         /// The task.
         upid: String,
     },
+    /// The script or session is about to be handed to the runner, or was.
+    Handing {
+        /// When, unix seconds.
+        t0: u64,
+    },
 }
 
 /// An accepted order that has not ended, as it is on disk.
@@ -123,6 +128,10 @@ pub struct Interrupted {
     pub open: OpenOrder,
     /// Whether the log already says that it was committed.
     pub logged_committed: bool,
+    /// The log already says that its script ran: only the runner may have to be told.
+    pub ran: bool,
+    /// Whether the log says that the session was ready.
+    pub session_ready: bool,
 }
 
 /// The open ledger.
@@ -142,6 +151,10 @@ struct Seen {
     committed: BTreeSet<Sha256>,
     /// Ends and logged refusals, with their place.
     ended: BTreeMap<Sha256, u64>,
+    /// Scripts that ran.
+    ran: BTreeSet<Sha256>,
+    /// Sessions that were ready.
+    ready: BTreeSet<Sha256>,
     refused: BTreeSet<Sha256>,
     /// Times of unsigned changes that were begun.
     steps: Vec<u64>,
@@ -167,11 +180,17 @@ impl Seen {
             Event::Order { op, outcome: authz::Outcome::Refused { .. }, .. } => {
                 self.refused.insert(*op);
             }
-            Event::Order { op, .. } => {
+            Event::Order { op, outcome, .. } => {
                 self.ended.insert(*op, receipt.entry.map_or(0, |entry| entry.seq));
+                if matches!(outcome, authz::Outcome::Ran { .. }) {
+                    self.ran.insert(*op);
+                }
             }
             Event::StepStarted { .. } => self.steps.push(receipt.time),
-            Event::SessionReady { .. } | Event::Step { .. } => {}
+            Event::SessionReady { op, .. } => {
+                self.ready.insert(*op);
+            }
+            Event::Step { .. } => {}
         }
     }
 
@@ -235,12 +254,15 @@ impl Ledger {
         let mut interrupted = Vec::new();
         for open in open {
             let burned = burned.iter().any(|op| open.op.as_bytes().starts_with(op));
-            if ledger.seen.ended.contains_key(&open.op) || !burned {
-                // Ended, or never accepted: the same order may still come again.
+            let ended = ledger.seen.ended.contains_key(&open.op);
+            let ran = ledger.seen.ran.contains(&open.op);
+            if !burned || (ended && !ran) {
+                // Never accepted, so the same order may still come again; or over.
                 ledger.remove_open(&open.op)?;
             } else {
                 let logged_committed = ledger.seen.committed.contains(&open.op);
-                interrupted.push(Interrupted { open, logged_committed });
+                let session_ready = ledger.seen.ready.contains(&open.op);
+                interrupted.push(Interrupted { open, logged_committed, ran, session_ready });
             }
         }
         Ok((ledger, interrupted))

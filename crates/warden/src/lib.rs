@@ -17,20 +17,31 @@
 //! | [`recover`] | pure: what to say of an order that a crash interrupted |
 //! | [`orders`] | a signed order from envelope to receipt, and what a crash left of one |
 //! | [`steps`] | an unsigned step from request to receipt |
+//! | [`runner`] | asks the runner, over its socket |
+//! | [`answers`] | pure: what the runner's answers say of a script or a session |
+//! | [`jobs`] | a signed script: handed to the runner once, its result kept |
+//! | [`results`] | sealed results that wait for the hub |
+//! | [`sessions`] | a signed session: opened by the runner, passed to the agent, watched to its end |
 //! | [`server`] | the socket |
 //!
-//! What is absent on purpose: no retry of a mutation, no way to skip a check, no request that carries
-//! free text to a shell, no network peer but Proxmox.
+//! What is absent on purpose: no retry of a mutation, no second handover of a script, no way to skip a
+//! check, no request that carries unsigned text to a shell, no byte of a session, no network peer but
+//! Proxmox.
 
 pub mod act;
+pub mod answers;
 pub mod check;
 pub mod config;
 pub mod hold;
 pub mod identity;
+pub mod jobs;
 pub mod ledger;
 pub mod orders;
 pub mod recover;
+pub mod results;
+pub mod runner;
 pub mod server;
+pub mod sessions;
 pub mod space;
 pub mod steps;
 pub mod warden;

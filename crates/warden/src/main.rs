@@ -84,7 +84,6 @@ async fn serve(path: &std::path::Path) -> Result<(), String> {
             return Err(StartError::Disk("signals cannot be received".into()));
         };
         for order in interrupted {
-            tracing::warn!(op = %order.open.op, "an order was interrupted; finding out what became of it");
             tokio::spawn(orders::resume(warden.clone(), order));
         }
         tracing::info!(socket = %config.socket.display(), state_dir = %config.state_dir.display(), "ready");

@@ -1,79 +1,41 @@
 //! The warden's unix socket: peer checked, one request a connection, everything bounded.
 
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::local::{self, FrameBuffer, WardenAnswer, WardenRequest};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{UnixListener, UnixStream};
+use local_socket::{Framed, Listener, SocketError};
+use protocol::local::{WardenAnswer, WardenRequest};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
 
 use crate::warden::{StartError, Warden, refused};
-use crate::{orders, steps};
+use crate::{orders, sessions, steps};
 
 /// Most connections at once.
 const CONNECTIONS: usize = 64;
 /// A peer that connects has this long to ask.
 const ASK: Duration = Duration::from_secs(10);
 /// A peer that does not take its answer for this long is left.
-const ANSWER: Duration = Duration::from_secs(30);
+pub(crate) const ANSWER: Duration = Duration::from_secs(30);
 
-/// A bound socket; its file goes away with it.
-pub struct Socket {
-    listener: UnixListener,
-    path: PathBuf,
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-/// Binds. A socket file that nobody listens on is a leftover and is replaced; anything else in the way
-/// is left alone.
-pub async fn bind(path: &Path) -> Result<Socket, StartError> {
-    let fail = |reason: String| StartError::Socket { socket: path.display().to_string(), reason };
-    match std::fs::symlink_metadata(path) {
-        Ok(meta) if meta.file_type().is_socket() => {
-            if UnixStream::connect(path).await.is_ok() {
-                return Err(fail("another warden listens there: stop it first".into()));
-            }
-            std::fs::remove_file(path).map_err(|error| fail(error.to_string()))?;
-        }
-        Ok(_) => return Err(fail("something that is no socket is in the way: move it".into())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(fail(error.to_string())),
-    }
-    let listener = UnixListener::bind(path).map_err(|error| {
-        fail(match error.kind() {
-            std::io::ErrorKind::NotFound => "its directory does not exist: create it".into(),
-            std::io::ErrorKind::PermissionDenied => {
-                "permission denied: check the owner of its directory".into()
-            }
-            _ => error.to_string(),
-        })
-    })?;
-    // The agent connects as another user; who may ask is decided by its uid, not by the mode.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))
-        .map_err(|error| fail(error.to_string()))?;
-    Ok(Socket { listener, path: path.to_owned() })
+/// Binds. The agent connects as another user; who may ask is decided by its uid, not by the mode.
+pub async fn bind(path: &Path) -> Result<Listener, StartError> {
+    Ok(local_socket::bind(path).await?)
 }
 
 /// Serves until dropped.
-pub async fn serve(socket: &Socket, warden: &Arc<Warden>) {
+pub async fn serve(socket: &Listener, warden: &Arc<Warden>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else {
             return;
         };
-        match socket.listener.accept().await {
-            Ok((stream, _)) => {
+        match socket.accept().await {
+            Ok(stream) => {
                 let warden = warden.clone();
                 tokio::spawn(async move {
-                    connection(stream, warden).await;
+                    connection(stream.into(), warden).await;
                     drop(slot);
                 });
             }
@@ -85,32 +47,32 @@ pub async fn serve(socket: &Socket, warden: &Arc<Warden>) {
     }
 }
 
-async fn connection(mut stream: UnixStream, warden: Arc<Warden>) {
-    let uid = match stream.peer_cred() {
-        Ok(peer) => peer.uid(),
+async fn connection(mut peer: Framed, warden: Arc<Warden>) {
+    let uid = match peer.peer_uid() {
+        Ok(uid) => uid,
         Err(error) => return tracing::warn!(%error, "a peer without credentials was turned away"),
     };
     if !warden.config.allowed_uids.contains(&uid) {
         tracing::warn!(uid, "a peer that may not connect was turned away");
         let why =
             format!("user id {uid} may not ask the warden: put it into allowed_uids if it is the agent's");
-        let _ = send(&mut stream, &refused("peer", why)).await;
+        let _ = send(&mut peer, &refused("peer", why)).await;
         return;
     }
-    let request = match tokio::time::timeout(ASK, receive(&mut stream)).await {
+    let request = match timeout(ASK, peer.receive()).await {
         Ok(Ok(Some(request))) => request,
-        Ok(Ok(None)) => return,
-        Ok(Err(why)) => {
-            tracing::warn!(%why, "a request could not be read");
-            let _ = send(&mut stream, &refused("request", why)).await;
+        Ok(Ok(None) | Err(SocketError::Cut)) => return,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "a request could not be read");
+            let _ = send(&mut peer, &refused("request", error.to_string())).await;
             return;
         }
         Err(_) => return tracing::debug!("a peer asked nothing"),
     };
-    answer(&mut stream, warden, request).await;
+    answer(peer, warden, request).await;
 }
 
-async fn answer(stream: &mut UnixStream, warden: Arc<Warden>, request: WardenRequest) {
+async fn answer(mut peer: Framed, warden: Arc<Warden>, request: WardenRequest) {
     let last = match request {
         WardenRequest::Status {} => WardenAnswer::Status(warden.status()),
         WardenRequest::Receipts { first, max } => warden.receipts(first, max),
@@ -126,12 +88,17 @@ async fn answer(stream: &mut UnixStream, warden: Arc<Warden>, request: WardenReq
             let order = tokio::spawn(orders::order(warden, envelope, progress));
             let mut listening = true;
             while let Some(state) = states.recv().await {
-                listening = listening && send(stream, &WardenAnswer::Progress(state)).await.is_ok();
+                listening = listening && send(&mut peer, &WardenAnswer::Progress(state)).await.is_ok();
             }
             ended(order.await)
         }
+        // Lives and dies with this connection.
+        WardenRequest::Session { envelope } => return sessions::session(warden, envelope, peer).await,
+        WardenRequest::Results {} => warden.results.answer_list(),
+        WardenRequest::Result { op } => warden.results.answer_one(op),
+        WardenRequest::ResultStored { op } => warden.results.answer_stored(&op),
     };
-    if let Err(error) = send(stream, &last).await {
+    if let Err(error) = send(&mut peer, &last).await {
         tracing::debug!(%error, "the peer left before its answer");
     }
 }
@@ -146,22 +113,7 @@ fn ended(result: Result<WardenAnswer, tokio::task::JoinError>) -> WardenAnswer {
     })
 }
 
-async fn receive(stream: &mut UnixStream) -> Result<Option<WardenRequest>, String> {
-    let mut buffer = FrameBuffer::default();
-    let mut bytes = vec![0; 16 * 1024];
-    loop {
-        match stream.read(&mut bytes).await {
-            Ok(0) => return Ok(None),
-            Ok(count) => buffer.push(&bytes[..count]),
-            Err(error) => return Err(error.to_string()),
-        }
-        if let Some(request) = buffer.take().map_err(|error| error.to_string())? {
-            return Ok(Some(request));
-        }
-    }
-}
-
-async fn send(stream: &mut UnixStream, answer: &WardenAnswer) -> std::io::Result<()> {
-    let frame = local::encode(answer).map_err(std::io::Error::other)?;
-    tokio::time::timeout(ANSWER, stream.write_all(&frame)).await.map_err(std::io::Error::other)?
+/// Sends an answer, as long as the peer takes it within [`ANSWER`].
+pub(crate) async fn send(peer: &mut Framed, answer: &WardenAnswer) -> Result<(), SocketError> {
+    timeout(ANSWER, peer.send(answer)).await.map_err(std::io::Error::other)?
 }

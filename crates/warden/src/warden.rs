@@ -12,12 +12,15 @@ use authz::{Event, Policy};
 use protocol::local::{EnrolledStatus, WardenAnswer, WardenStatus};
 use protocol::{Bytes, Ed25519Key, Sha256, Signed, Vmid};
 use proxmox_client::Client;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::{ConfigProblem, WardenConfig};
 use crate::identity::{Identity, IdentityError};
 use crate::ledger::{Interrupted, Ledger, LedgerError};
-use crate::now;
+use crate::results::Results;
+use crate::runner::Runner;
+use crate::sessions::Sessions;
+use crate::{jobs, now};
 
 /// Why the warden does not start, or stops.
 #[derive(Debug, thiserror::Error)]
@@ -35,13 +38,8 @@ pub enum StartError {
     #[error(transparent)]
     Locked(JournalError),
     /// The socket.
-    #[error("cannot listen on {socket}: {reason}")]
-    Socket {
-        /// Its path.
-        socket: String,
-        /// Cause and remedy.
-        reason: String,
-    },
+    #[error(transparent)]
+    Socket(#[from] local_socket::BindError),
     /// A disk error while running. A restart reads again what is really there.
     #[error("stopped after a disk error, because what was written cannot be trusted any more: {0}")]
     Disk(String),
@@ -61,6 +59,13 @@ enum State {
 pub struct Warden {
     pub(crate) config: WardenConfig,
     pub(crate) client: Client,
+    pub(crate) runner: Runner,
+    /// Results of scripts that wait for the hub.
+    pub results: Results,
+    /// Sessions that are open.
+    pub sessions: Arc<Sessions>,
+    /// Places for scripts that run.
+    pub(crate) jobs: Arc<Semaphore>,
     boot_id: String,
     state: Mutex<State>,
     busy: Mutex<BTreeSet<Vmid>>,
@@ -85,7 +90,7 @@ impl Drop for Claim {
 }
 
 /// A panic while the lock was held leaves the data as it was between two complete changes.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -116,8 +121,12 @@ impl Warden {
             }
         };
         let warden = Self {
-            config,
             client,
+            runner: Runner::new(config.runner_socket.clone()),
+            results: Results::open(&config.state_dir)?,
+            sessions: Arc::default(),
+            jobs: Arc::new(Semaphore::new(jobs::MAX_RUNNING)),
+            config,
             boot_id,
             state: Mutex::new(state),
             busy: Mutex::new(BTreeSet::new()),
@@ -145,7 +154,18 @@ impl Warden {
         if let State::Open { identity, .. } = &*state {
             *state = State::Closed { identity: identity.clone(), why: why.clone() };
         }
+        drop(state);
+        self.sessions.end("the warden stops after a disk error", |_, _| true);
         self.fatal.send_replace(Some(why));
+    }
+
+    /// Who this host is.
+    pub(crate) fn identity(&self) -> Result<Arc<Identity>, Shut> {
+        match &*lock(&self.state) {
+            State::Unenrolled => Err(Shut::NotEnrolled),
+            State::Open { identity, .. } => Ok(identity.clone()),
+            State::Closed { identity, why } => Err(Shut::Closed(identity.clone(), why.clone())),
+        }
     }
 
     /// Runs `f` on the open ledger.

@@ -65,6 +65,8 @@ fn config(sim: &Sim, dir: &Path, state: &str) -> WardenConfig {
         state_dir: dir.join(state),
         socket: dir.join("socket"),
         allowed_uids: vec![0],
+        runner_socket: None,
+        sessions_per_operator: 1,
         proxmox: ProxmoxConfig {
             api: sim.url(),
             pins: vec![format!("spki:{}", sim.pins().spki)],
@@ -133,7 +135,12 @@ impl Rig {
                 cluster: None,
                 name: "web1".parse().unwrap(),
             },
-            guest: GuestRef { vmid: vmid(n), kind, name: seen.name.clone(), identity: seen.identity.clone() },
+            guest: Some(GuestRef {
+                vmid: vmid(n),
+                kind,
+                name: seen.name.clone(),
+                identity: seen.identity.clone(),
+            }),
             pre: Preconditions {
                 state: Some(seen.state),
                 digest: Some(seen.digest.clone()),
@@ -286,7 +293,7 @@ async fn refused_orders_send_nothing_to_proxmox() {
     assert_eq!(code(&receipt), RefusalCode::GuestIdentity);
     assert!(receipt.entry.is_some());
     let mut missing = order.clone();
-    missing.guest.vmid = vmid(555);
+    missing.guest.as_mut().unwrap().vmid = vmid(555);
     let (receipt, _) = rig.submit(&rig.sign(&missing)).await;
     assert_eq!(code(&receipt), RefusalCode::Proxmox);
     assert_eq!(rig.mutations(), before);

@@ -52,7 +52,7 @@ fn order(params: Params) -> Order {
             cluster: None,
             name: "web1".parse().unwrap(),
         },
-        guest: meant(),
+        guest: Some(meant()),
         pre: Preconditions {
             state: Some(RunState::Stopped),
             digest: Some("d".into()),
