@@ -1,6 +1,7 @@
 //! What every request and every channel shares.
 
 use std::fmt;
+use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -10,6 +11,7 @@ use protocol::frame::{HEARTBEAT_S, SILENCE_S};
 use crate::live::Live;
 use crate::operators::OperatorsFile;
 use crate::store::Store;
+use crate::tunnel::Tunnels;
 
 /// The hub's insides; clones share them.
 pub(crate) type App = Arc<AppInner>;
@@ -19,6 +21,9 @@ pub(crate) type App = Arc<AppInner>;
 pub(crate) struct AppInner {
     pub(crate) store: Store,
     pub(crate) live: Live,
+    pub(crate) tunnels: Tunnels,
+    /// Most sessions that an operator may have open on one host.
+    pub(crate) sessions_per_operator: NonZeroU8,
     pub(crate) operators: OperatorsFile,
     /// SHA-256 of the hub's own SubjectPublicKeyInfo.
     pub(crate) pin: Sha256,
@@ -81,6 +86,20 @@ pub struct Limits {
     pub send: Duration,
     /// For connections to end when the hub stops.
     pub stop: Duration,
+    /// For a host to answer when a session is asked for.
+    pub tunnel_answer: Duration,
+    /// For both data connections of a tunnel to come, after the host said that it is ready.
+    pub tunnel_connect: Duration,
+    /// Between two looks whether an operator with an open session still stands in the operators file;
+    /// two that say no end it.
+    pub tunnel_recheck: Duration,
+    /// For a tunnel's data connection to end by itself after the host said that its session is over,
+    /// and for the host to say why after the connection ended.
+    pub tunnel_close: Duration,
+    /// For what a closed tunnel still holds to arrive.
+    pub tunnel_drain: Duration,
+    /// Between two rounds of forgetting what nobody needs any more.
+    pub upkeep: Duration,
 }
 
 impl Default for Limits {
@@ -95,6 +114,12 @@ impl Default for Limits {
             silence: Duration::from_secs(SILENCE_S),
             send: Duration::from_secs(30),
             stop: Duration::from_secs(5),
+            tunnel_answer: Duration::from_secs(40),
+            tunnel_connect: Duration::from_secs(15),
+            tunnel_recheck: Duration::from_secs(5),
+            tunnel_close: Duration::from_secs(2),
+            tunnel_drain: Duration::from_secs(5),
+            upkeep: Duration::from_secs(3_600),
         }
     }
 }

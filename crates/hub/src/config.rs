@@ -1,6 +1,7 @@
 //! `hub.toml`.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 
 use authz::files::{self, FileError};
@@ -43,6 +44,13 @@ pub struct HubConfig {
     pub tls_key: PathBuf,
     /// Who may log in.
     pub operators: PathBuf,
+    /// Most sessions that one operator may have open on one host.
+    #[serde(default = "one")]
+    pub sessions_per_operator: NonZeroU8,
+}
+
+fn one() -> NonZeroU8 {
+    NonZeroU8::MIN
 }
 
 impl HubConfig {
@@ -163,6 +171,9 @@ mod tests {
         let config = HubConfig::parse("hub.toml", EXAMPLE, Path::new("/etc/writ")).unwrap();
         assert_eq!(config.url.as_str(), "https://hub.example.org:8440");
         assert_eq!(config.state_dir, Path::new("/etc/writ/state"));
+        assert_eq!(config.sessions_per_operator.get(), 1);
+        let old = EXAMPLE.replace("sessions_per_operator = 1", "");
+        assert_eq!(HubConfig::parse("hub.toml", &old, Path::new("/etc/writ")).unwrap(), config);
         let text = render(&[("listen", "127.0.0.1:1"), ("url", "https://[::1]:9"), ("state_dir", "/x\"y")]);
         let config = HubConfig::parse("hub.toml", &text, Path::new("/etc/writ")).unwrap();
         assert_eq!(config.listen, "127.0.0.1:1".parse().unwrap());
@@ -179,6 +190,8 @@ mod tests {
             (EXAMPLE.replace("0.0.0.0:8440", "everywhere"), "line 5: invalid socket address"),
             (EXAMPLE.replace("tls_key = \"tls.key\"", ""), "tls_key"),
             (format!("{EXAMPLE}\ntoken = 1"), "unknown key `token`"),
+            (EXAMPLE.replace("operator = 1", "operator = 0"), "nonzero"),
+            (EXAMPLE.replace("operator = 1", "operator = 256"), "u8"),
         ];
         for (text, says) in cases {
             let error = HubConfig::parse("hub.toml", &text, Path::new("")).unwrap_err().to_string();

@@ -15,10 +15,13 @@
 //! | `live` | who is connected now, and who waits for news |
 //! | `http` | the routes, their guard, and how requests fail |
 //! | `channel` | the agents' live channel |
+//! | `tunnel` | sessions: brings both ends together and copies what it cannot read |
 //! | `server` | listening, connections, a clean end |
+//! | `wire` | a TCP connection that can read ahead |
+//! | `upkeep` | forgetting what nobody needs any more |
 //!
-//! Not built yet: PostgreSQL, replicas, the batch carrier for agents behind proxies, tunnels, web
-//! pages, backup and migrate commands.
+//! Not built yet: PostgreSQL, replicas, the batch carrier for agents behind proxies, web pages, backup
+//! and migrate commands.
 
 mod app;
 mod channel;
@@ -30,6 +33,9 @@ mod operators;
 mod server;
 mod store;
 pub mod tls;
+mod tunnel;
+mod upkeep;
+mod wire;
 
 pub use app::{Clock, Environment, Limits};
 pub use config::HubConfig;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use protocol::HostId;
+use protocol::frame::HubFrame;
 use tokio::sync::{Notify, mpsc, watch};
 
 /// Why the hub ends a channel.
@@ -32,20 +33,43 @@ pub(crate) struct Wake {
     pub(crate) orders: Notify,
 }
 
+/// What a channel gives to those who want something of its host.
+#[derive(Debug, Clone)]
+pub(crate) struct Handle {
+    pub(crate) wake: Arc<Wake>,
+    /// Unix seconds of the last frame.
+    pub(crate) last_seen: Arc<AtomicU64>,
+    /// Frames about tunnels. They are for this channel only and not kept for a later one.
+    pub(crate) tunnels: mpsc::Sender<HubFrame>,
+}
+
+/// A host's channel as a tunnel sees it, which lives and ends with it.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// Which channel.
+    pub(crate) channel: u64,
+    /// Frames about this tunnel.
+    pub(crate) frames: mpsc::Sender<HubFrame>,
+    /// Ends when the channel ended or was replaced; nothing is ever sent.
+    pub(crate) alive: watch::Receiver<()>,
+}
+
 /// The registered channel of a host's service.
 #[derive(Debug)]
 struct Entry {
     id: u64,
     boot_id: String,
-    wake: Arc<Wake>,
+    handle: Handle,
     close: watch::Sender<Option<Closing>>,
-    last_seen: Arc<AtomicU64>,
+    /// Dropped with the entry, which is what tunnels wait for.
+    alive: watch::Sender<()>,
 }
 
 /// A channel's own end of its registration.
 #[derive(Debug)]
 pub(crate) struct Registered {
-    id: u64,
+    /// Unlike any other channel's.
+    pub(crate) id: u64,
     host_id: HostId,
     /// Set when the hub wants the channel to end.
     pub(crate) closing: watch::Receiver<Option<Closing>>,
@@ -85,17 +109,12 @@ impl Live {
     }
 
     /// The newest channel of a host is the one that counts; an older one is told to go.
-    pub(crate) fn register(
-        &self,
-        host_id: HostId,
-        boot_id: &str,
-        wake: Arc<Wake>,
-        last_seen: Arc<AtomicU64>,
-    ) -> Registered {
+    pub(crate) fn register(&self, host_id: HostId, boot_id: &str, handle: Handle) -> Registered {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let close = watch::Sender::new(None);
         let closing = close.subscribe();
-        let entry = Entry { id, boot_id: boot_id.to_owned(), wake, close, last_seen };
+        let alive = watch::Sender::new(());
+        let entry = Entry { id, boot_id: boot_id.to_owned(), handle, close, alive };
         let before = lock(&self.channels).insert(host_id, entry);
         let cloned = before.as_ref().is_some_and(|before| before.boot_id != boot_id);
         if let Some(before) = before {
@@ -123,7 +142,7 @@ impl Live {
 
     /// Time of the last frame, if the host is connected.
     pub(crate) fn last_seen(&self, host_id: &HostId) -> Option<u64> {
-        lock(&self.channels).get(host_id).map(|entry| entry.last_seen.load(Ordering::Relaxed))
+        lock(&self.channels).get(host_id).map(|entry| entry.handle.last_seen.load(Ordering::Relaxed))
     }
 
     /// Whether the host is connected.
@@ -131,17 +150,26 @@ impl Live {
         lock(&self.channels).contains_key(host_id)
     }
 
+    /// For a tunnel through the host's channel; none when it is not connected.
+    pub(crate) fn line(&self, host_id: &HostId) -> Option<Line> {
+        lock(&self.channels).get(host_id).map(|entry| Line {
+            channel: entry.id,
+            frames: entry.handle.tunnels.clone(),
+            alive: entry.alive.subscribe(),
+        })
+    }
+
     /// A new desired state is stored.
     pub(crate) fn desired_changed(&self, host_id: &HostId) {
         if let Some(entry) = lock(&self.channels).get(host_id) {
-            entry.wake.desired.notify_one();
+            entry.handle.wake.desired.notify_one();
         }
     }
 
     /// An order to deliver is stored.
     pub(crate) fn order_submitted(&self, host_id: &HostId) {
         if let Some(entry) = lock(&self.channels).get(host_id) {
-            entry.wake.orders.notify_one();
+            entry.handle.wake.orders.notify_one();
         }
         self.order_changed(host_id);
     }
@@ -208,7 +236,9 @@ mod tests {
     use super::*;
 
     fn join(live: &Live, boot_id: &str) -> Registered {
-        live.register(HostId::from_bytes([1; 16]), boot_id, Arc::default(), Arc::default())
+        let (tunnels, _) = mpsc::channel(1);
+        let handle = Handle { wake: Arc::default(), last_seen: Arc::default(), tunnels };
+        live.register(HostId::from_bytes([1; 16]), boot_id, handle)
     }
 
     #[test]
@@ -217,14 +247,17 @@ mod tests {
         let host = HostId::from_bytes([1; 16]);
         let first = join(&live, "boot-1");
         assert!(!first.cloned && first.closing.borrow().is_none());
+        let line = live.line(&host).unwrap();
+        assert!(line.channel == first.id && line.alive.has_changed().is_ok());
         let second = join(&live, "boot-1");
+        assert!(line.alive.has_changed().is_err(), "a tunnel ends with the channel it was opened on");
         assert!(!second.cloned && first.closing.borrow().is_some());
         live.unregister(&first);
         assert!(live.online(&host));
         let third = join(&live, "boot-2");
         assert!(third.cloned, "another boot id while the first is connected");
         live.unregister(&third);
-        assert!(!live.online(&host));
+        assert!(!live.online(&host) && live.line(&host).is_none());
     }
 
     #[tokio::test]

@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("writ-hub: {failure}");
-            if let Failure::Hub(HubError::Store(error)) = &failure
+            if let Failure::Hub(error @ (HubError::Store(_) | HubError::Write(_))) = &failure
                 && let Some(cause) = error.source()
             {
                 eprintln!("  cause: {cause}");

@@ -29,6 +29,9 @@ use crate::live::Live;
 use crate::operators::{OperatorsError, OperatorsFile};
 use crate::store::{OpenError, Store};
 use crate::tls::{self, Tls, TlsError};
+use crate::tunnel::Tunnels;
+use crate::upkeep;
+use crate::wire::Wire;
 
 /// Name of the database in the state directory.
 const DATABASE: &str = "hub.sqlite";
@@ -45,6 +48,9 @@ pub enum HubError {
     /// The database.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The database, once it is open.
+    #[error("the database cannot be written: is the disk full or the file damaged?")]
+    Write(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Certificate or key.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -77,7 +83,7 @@ fn listen_reason(error: &io::Error) -> String {
     reason.to_owned()
 }
 
-/// A place among the open connections. It follows the connection into its WebSocket.
+/// A place among the open connections. It follows the connection into its WebSocket or tunnel.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection(#[expect(dead_code, reason = "held, never read")] Arc<OwnedSemaphorePermit>);
 
@@ -88,6 +94,7 @@ pub struct RunningHub {
     app: App,
     address: SocketAddr,
     accepting: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
     /// Locked while the hub runs.
     _lock: std::fs::File,
 }
@@ -99,7 +106,7 @@ pub async fn serve(config: HubConfig) -> Result<RunningHub, HubError> {
 
 /// Starts a hub in surroundings of the caller's choice.
 pub async fn serve_in(config: HubConfig, environment: Environment) -> Result<RunningHub, HubError> {
-    let HubConfig { listen, url, state_dir, tls_cert, tls_key, operators } = config;
+    let HubConfig { listen, url, state_dir, tls_cert, tls_key, operators, sessions_per_operator } = config;
     files::prepare_state_dir(&state_dir)?;
     let lock = lock(&state_dir.join("lock"))?;
     let tls = tls::load(&tls_cert, &tls_key)?;
@@ -110,10 +117,21 @@ pub async fn serve_in(config: HubConfig, environment: Environment) -> Result<Run
     let address = listener.local_addr().map_err(listen_error)?;
     let store = Store::open(&state_dir.join(DATABASE)).await?;
     let pin = tls.pin;
-    let app: App = Arc::new(AppInner { store, live: Live::new(), operators, pin, environment });
+    let app: App = Arc::new(AppInner {
+        store,
+        live: Live::new(),
+        tunnels: Tunnels::default(),
+        sessions_per_operator,
+        operators,
+        pin,
+        environment,
+    });
+    // Before anybody can open one, so that none of this run is meant.
+    upkeep::close_left_tunnels(&app).await.map_err(|error| HubError::Write(Box::new(error)))?;
     let accepting = tokio::spawn(accept(listener, tls, app.clone()));
+    let upkeep = tokio::spawn(upkeep::run(app.clone()));
     tracing::info!(%address, %url, %pin, "ready");
-    Ok(RunningHub { app, address, accepting, _lock: lock })
+    Ok(RunningHub { app, address, accepting, upkeep, _lock: lock })
 }
 
 /// Two hubs on one database would not see each other's channels. The lock ends with the process.
@@ -152,6 +170,9 @@ impl RunningHub {
         if timeout(patience * 2, &mut self.accepting).await.is_err() {
             tracing::warn!("some requests did not end in time");
         }
+        if timeout(patience, &mut self.upkeep).await.is_err() {
+            tracing::warn!("the upkeep did not end in time");
+        }
         self.app.store.close().await;
         tracing::info!("stopped");
     }
@@ -161,6 +182,7 @@ impl Drop for RunningHub {
     fn drop(&mut self) {
         self.app.live.stop();
         self.accepting.abort();
+        self.upkeep.abort();
     }
 }
 
@@ -222,7 +244,7 @@ async fn connection(
     let limits = app.limits().clone();
     // Frames are small and wait for no others.
     let _ = stream.set_nodelay(true);
-    let stream = match timeout(limits.handshake, acceptor.accept(stream)).await {
+    let stream = match timeout(limits.handshake, acceptor.accept(Wire::new(stream))).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
         Err(_) => return tracing::debug!(%peer, "TLS handshake took too long"),

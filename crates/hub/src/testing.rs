@@ -1,5 +1,6 @@
 //! A hub without sockets, with a clock that tests turn.
 
+use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,6 +19,7 @@ use crate::live::Live;
 use crate::operators::OperatorsFile;
 use crate::store::Store;
 use crate::tls::DeviceKey;
+use crate::tunnel::Tunnels;
 
 pub(crate) const POLICY: &[u8] = b"a policy, which the hub does not read";
 
@@ -102,6 +104,8 @@ impl TestHub {
         let app = Arc::new(AppInner {
             store: Store::open(&dir.path().join("hub.sqlite")).await.unwrap(),
             live: Live::new(),
+            tunnels: Tunnels::default(),
+            sessions_per_operator: NonZeroU8::MIN,
             operators: OperatorsFile::new(&path),
             pin: Sha256::of(b"this hub's key"),
             environment,

@@ -1,11 +1,13 @@
 //! The live channel of an agent: who may open one, and its life from Hello to Bye.
 //!
-//! Two loops share a channel. The reading one ([`session`]) takes frames and answers them; the
-//! writing one ([`writer`]) is the only one that sends. Orders and desired states are not queued
-//! in memory at all: the writer is told to look into the store and sends what waits there.
+//! Two loops share a channel. The reading one ([`session`]; [`work`] for frames about scripts and
+//! sessions) takes frames and answers them; the writing one ([`writer`]) is the only one that sends.
+//! Orders and desired states are not queued in memory at all: the writer is told to look into the
+//! store and sends what waits there. Only tunnels have a queue, because they end with the channel.
 
 mod chain;
 mod session;
+mod work;
 mod writer;
 
 use axum::Extension;

@@ -1,5 +1,6 @@
 //! The reading side of a channel: Hello, waiting for approval, and then frame by frame.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,8 +17,9 @@ use tokio::time::timeout;
 use super::chain::{self, Held};
 use super::writer::{Out, QUEUE, Writer};
 use crate::app::App;
-use crate::live::{Closing, Registered, Wake};
+use crate::live::{Closing, Handle, Registered, Wake};
 use crate::store::{AppendError, Host, StoreError};
+use crate::tunnel::Origin;
 
 /// Longest text of a Proxmox task id that is kept.
 const MAX_UPID: usize = 256;
@@ -26,7 +28,7 @@ const RETRY_LATER_S: u64 = 60;
 
 /// How a channel ends.
 #[derive(Debug)]
-enum End {
+pub(super) enum End {
     /// The agent went away, or never said anything sensible; there is nobody to talk to.
     Gone(&'static str),
     /// The hub ends it.
@@ -63,22 +65,18 @@ struct Hello {
 pub(super) async fn run(app: App, device: Ed25519Key, socket: WebSocket) {
     let (sink, stream) = socket.split();
     let (out, queue) = mpsc::channel(QUEUE);
+    let (tunnel_frames, tunnels) = mpsc::channel(QUEUE);
     let wake = Arc::new(Wake::default());
-    let mut reader = Reader {
-        app: app.clone(),
-        device,
-        stream,
-        out: out.clone(),
-        wake: wake.clone(),
-        last_seen: Arc::new(AtomicU64::new(app.now())),
-    };
+    let last_seen = Arc::new(AtomicU64::new(app.now()));
+    let handle = Handle { wake: wake.clone(), last_seen, tunnels: tunnel_frames };
+    let mut reader = Reader { app: app.clone(), device, stream, out: out.clone(), handle };
     let hello = match timeout(app.limits().hello, reader.hello()).await {
         Ok(Ok(hello)) => Ok(hello),
         Ok(Err(end)) => Err(end),
         Err(_) => Err(refuse("no Hello came in time")),
     };
     let host_id = hello.as_ref().map_or(HostId::from_bytes([0; 16]), |hello| hello.host_id);
-    let writer = Writer { app: app.clone(), host_id, sink, queue, wake };
+    let writer = Writer { app: app.clone(), host_id, sink, queue, tunnels, wake };
     let mut writer = std::pin::pin!(writer.run());
     let end = match hello {
         Err(end) => end,
@@ -107,13 +105,12 @@ pub(super) async fn run(app: App, device: Ed25519Key, socket: WebSocket) {
     }
 }
 
-struct Reader {
-    app: App,
+pub(super) struct Reader {
+    pub(super) app: App,
     device: Ed25519Key,
     stream: SplitStream<WebSocket>,
     out: mpsc::Sender<Out>,
-    wake: Arc<Wake>,
-    last_seen: Arc<AtomicU64>,
+    handle: Handle,
 }
 
 impl Reader {
@@ -144,7 +141,7 @@ impl Reader {
                 Ok(Some(Err(_))) => return Err(End::Gone("broken, or a message was too large")),
                 Ok(Some(Ok(message))) => message,
             };
-            self.last_seen.store(self.app.now(), Ordering::Relaxed);
+            self.handle.last_seen.store(self.app.now(), Ordering::Relaxed);
             match message {
                 Message::Text(text) => {
                     return serde_json::from_str(&text).map_err(|_| {
@@ -158,7 +155,7 @@ impl Reader {
         }
     }
 
-    fn answer(&self, out: Out) -> Result<(), End> {
+    pub(super) fn answer(&self, out: Out) -> Result<(), End> {
         self.out.try_send(out).map_err(|error| match error {
             TrySendError::Full(_) => End::Bye(Closing::new("the agent does not read its answers", 5)),
             TrySendError::Closed(_) => End::Gone("the connection is broken"),
@@ -184,15 +181,16 @@ impl Reader {
             Purpose::Selftest => self.selftest(&host).await,
             Purpose::Run => {
                 let live = &self.app.live;
-                let registered = live.register(*host_id, boot_id, self.wake.clone(), self.last_seen.clone());
+                let registered = live.register(*host_id, boot_id, self.handle.clone());
                 let (cloned, mut closing) = (registered.cloned, registered.closing.clone());
+                let origin = Origin { host_id: *host_id, channel: registered.id };
                 // Also when this future is dropped, because the writer ended first.
                 let _registration = Registration { app: self.app.clone(), registered };
                 if cloned {
                     tracing::warn!(host = %host_id, name = %host.name, "cloned identity? Two boots of one host are connected");
                 }
                 tokio::select! {
-                    end = self.service(&host, hello) => end,
+                    end = self.service(&host, hello, origin) => end,
                     closing = closing.wait_for(Option::is_some) => match closing.ok().and_then(|c| c.clone()) {
                         Some(closing) => End::Bye(closing),
                         None => End::Gone("replaced"),
@@ -201,7 +199,7 @@ impl Reader {
             }
         };
         if let Err(error) =
-            self.app.store.set_last_seen(host_id, self.last_seen.load(Ordering::Relaxed)).await
+            self.app.store.set_last_seen(host_id, self.handle.last_seen.load(Ordering::Relaxed)).await
         {
             tracing::error!(error = %crate::http::Chain(&error), "last_seen was not stored");
         }
@@ -263,14 +261,19 @@ impl Reader {
         }
     }
 
-    async fn service(&mut self, host: &Host, hello: &Hello) -> End {
-        match self.service_frames(host, hello).await {
+    async fn service(&mut self, host: &Host, hello: &Hello, origin: Origin) -> End {
+        match self.service_frames(host, hello, origin).await {
             Ok(never) => match never {},
             Err(end) => end,
         }
     }
 
-    async fn service_frames(&mut self, host: &Host, hello: &Hello) -> Result<std::convert::Infallible, End> {
+    async fn service_frames(
+        &mut self,
+        host: &Host,
+        hello: &Hello,
+        origin: Origin,
+    ) -> Result<Infallible, End> {
         // Asked again now that this channel is the registered one: an approval in between has
         // closed the channel of before, not this one.
         let host_now = self.app.store.host_by_device(&self.device).await?;
@@ -281,6 +284,7 @@ impl Reader {
         let key = PublicKey::try_from(host.host_key).map_err(|_| refuse("the host key is weak"))?;
         self.welcome(held)?;
         self.answer(Out::SendDesired)?;
+        self.answer(Out::SendTunnels)?;
         let mut orders = hello.log_size <= held;
         if hello.log_size < held {
             tracing::warn!(
@@ -326,11 +330,19 @@ impl Reader {
                     }
                 }
                 AgentFrame::Refusal { op, receipt } => self.refusal(host, &key, op, receipt).await?,
+                AgentFrame::JobResult { op, sealed } => self.job_result(host, op, &sealed.0).await?,
+                AgentFrame::TunnelReady { tunnel, receipt } => {
+                    self.tunnel_ready(origin, &key, &tunnel, receipt);
+                }
+                AgentFrame::TunnelError { tunnel, receipt, problem } => {
+                    self.tunnel_error(origin, &key, &tunnel, receipt, problem.as_deref()).await?;
+                }
+                AgentFrame::TunnelClose { tunnel, why } => self.tunnel_close(origin, &tunnel, &why),
             }
         }
     }
 
-    fn order_event(&self, host: &Host, op: &Sha256, known: bool) {
+    pub(super) fn order_event(&self, host: &Host, op: &Sha256, known: bool) {
         if known {
             self.app.live.order_changed(&host.host_id);
         } else {

@@ -25,6 +25,8 @@ pub(super) enum Out {
     Frame(HubFrame),
     /// From now on the desired state is sent, now and whenever it changes.
     SendDesired,
+    /// From now on tunnels may be asked for.
+    SendTunnels,
     /// From now on orders are delivered.
     SendOrders,
     /// The last words.
@@ -51,6 +53,8 @@ pub(super) struct Writer {
     pub(super) host_id: HostId,
     pub(super) sink: SplitSink<WebSocket, Message>,
     pub(super) queue: mpsc::Receiver<Out>,
+    /// Frames about tunnels, from those who keep them.
+    pub(super) tunnels: mpsc::Receiver<HubFrame>,
     pub(super) wake: Arc<Wake>,
 }
 
@@ -59,7 +63,7 @@ impl Writer {
         let period = self.app.limits().heartbeat;
         let mut heartbeat = interval_at(tokio::time::Instant::now() + period, period);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut desired, mut orders, mut generation) = (false, false, 0);
+        let (mut desired, mut tunnels, mut orders, mut generation) = (false, false, false, 0);
         let wake = self.wake.clone();
         loop {
             tokio::select! {
@@ -71,6 +75,7 @@ impl Writer {
                         desired = true;
                         wake.desired.notify_one();
                     }
+                    Some(Out::SendTunnels) => tunnels = true,
                     Some(Out::SendOrders) => {
                         orders = true;
                         wake.orders.notify_one();
@@ -80,6 +85,8 @@ impl Writer {
                         return self.raw(Message::Close(None)).await;
                     }
                 },
+                // An operator waits for this one.
+                Some(frame) = self.tunnels.recv(), if tunnels => self.send(&frame).await?,
                 _ = heartbeat.tick() => {
                     self.send(&HubFrame::Heartbeat {}).await?;
                     // An agent that waits for approval sends nothing, but its WebSocket answers.

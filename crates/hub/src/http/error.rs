@@ -8,7 +8,8 @@ use protocol::api::ApiFailure;
 use protocol::desired::DesiredError;
 
 use crate::operators::OperatorsError;
-use crate::store::{EnrollmentError, StoreError, SubmitError};
+use crate::store::{EnrollmentError, OpenTunnelError, StoreError, SubmitError};
+use crate::tunnel::UpgradeError;
 
 /// Why a request was not answered.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +80,19 @@ pub(crate) enum ApiError {
     UnknownDevice,
     #[error("this path wants a WebSocket: does a proxy in between drop the upgrade?")]
     NotAWebSocket,
+    #[error("host {0} is not connected to the hub: a session needs it now; see `writ hosts`")]
+    Offline(protocol::HostId),
+    #[error(transparent)]
+    OpenTunnel(#[from] OpenTunnelError),
+    #[error("there is no tunnel {0} for you, or it is closed: list them with `writ sessions HOST`")]
+    NoSuchTunnel(protocol::TunnelId),
+    #[error("this end of tunnel {0} has its data connection already: open another session")]
+    TunnelTaken(protocol::TunnelId),
+    #[error(
+        "this path wants an HTTP/1.1 upgrade to {}: does a proxy in between drop it, or is the tool of another version?",
+        protocol::tunnel::UPGRADE
+    )]
+    NotATunnel(#[from] UpgradeError),
     #[error("the hub is stopping: try again in a minute")]
     Stopping,
     #[error(transparent)]
@@ -129,8 +143,21 @@ impl ApiError {
             Self::NoSuchOrder(_) => (S::NOT_FOUND, "no_such_order"),
             Self::BadOrder(_) => (S::UNPROCESSABLE_ENTITY, "bad_order"),
             Self::Desired(_) => (S::UNPROCESSABLE_ENTITY, "bad_desired_state"),
-            Self::Submit(SubmitError::Full) => (S::TOO_MANY_REQUESTS, "queue_full"),
-            Self::Submit(SubmitError::Store(_)) | Self::Store(_) => (S::INTERNAL_SERVER_ERROR, "storage"),
+            Self::Submit(error) => match error {
+                SubmitError::Full | SubmitError::FullOfScripts => (S::TOO_MANY_REQUESTS, "queue_full"),
+                SubmitError::Session => (S::CONFLICT, "is_a_session"),
+                SubmitError::Store(_) => (S::INTERNAL_SERVER_ERROR, "storage"),
+            },
+            Self::Offline(_) => (S::CONFLICT, "offline"),
+            Self::OpenTunnel(error) => match error {
+                OpenTunnelError::Exists(_) => (S::CONFLICT, "session_exists"),
+                OpenTunnelError::Ordinary => (S::CONFLICT, "is_no_session"),
+                OpenTunnelError::Store(_) => (S::INTERNAL_SERVER_ERROR, "storage"),
+            },
+            Self::NoSuchTunnel(_) => (S::NOT_FOUND, "no_such_tunnel"),
+            Self::TunnelTaken(_) => (S::CONFLICT, "tunnel_taken"),
+            Self::NotATunnel(_) => (S::UPGRADE_REQUIRED, "not_a_tunnel"),
+            Self::Store(_) => (S::INTERNAL_SERVER_ERROR, "storage"),
             Self::UnknownDevice => (S::FORBIDDEN, "unknown_device"),
             Self::NotAWebSocket => (S::UPGRADE_REQUIRED, "not_a_websocket"),
             Self::Stopping => (S::SERVICE_UNAVAILABLE, "stopping"),
@@ -153,6 +180,11 @@ impl IntoResponse for ApiError {
         if status == StatusCode::UNAUTHORIZED {
             let bearer = header::HeaderValue::from_static("Bearer");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
+        }
+        if let Self::NotATunnel(_) = self {
+            // RFC 9110 section 15.5.22: 426 names what is wanted.
+            let wanted = header::HeaderValue::from_static(protocol::tunnel::UPGRADE);
+            response.headers_mut().insert(header::UPGRADE, wanted);
         }
         response
     }

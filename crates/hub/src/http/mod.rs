@@ -7,11 +7,12 @@ mod hosts;
 mod login;
 mod orders;
 mod request;
+mod tunnels;
 
 use axum::Router;
 use axum::http::Method;
 use axum::middleware;
-use axum::routing::{MethodRouter, get, post, put};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use protocol::api::{ENROLL_BEGIN_PATH, ENROLL_FINISH_PATH};
 use protocol::frame::CHANNEL_PATH;
 
@@ -45,7 +46,7 @@ pub(crate) struct Route {
 pub(crate) fn routes() -> Vec<Route> {
     use Access::{Open, Operator};
     let route = |method, access, path, handler| Route { method, path, access, handler };
-    let (get_, post_, put_) = (Method::GET, Method::POST, Method::PUT);
+    let (get_, post_, put_, delete_) = (Method::GET, Method::POST, Method::PUT, Method::DELETE);
     vec![
         route(get_.clone(), Open, "/healthz", get(hosts::health)),
         route(post_.clone(), Open, "/api/v1/login/challenge", post(login::challenge)),
@@ -64,9 +65,15 @@ pub(crate) fn routes() -> Vec<Route> {
         route(post_.clone(), Operator, "/api/v1/hosts/{host_id}/orders", post(orders::submit)),
         route(get_.clone(), Operator, "/api/v1/hosts/{host_id}/orders", get(orders::list)),
         route(get_.clone(), Operator, "/api/v1/hosts/{host_id}/orders/{op}", get(orders::show)),
+        route(post_.clone(), Operator, "/api/v1/hosts/{host_id}/tunnels", post(tunnels::open)),
+        route(get_.clone(), Operator, "/api/v1/hosts/{host_id}/tunnels", get(tunnels::list)),
+        route(get_.clone(), Operator, "/api/v1/tunnels/{id}", get(tunnels::show)),
+        route(delete_, Operator, "/api/v1/tunnels/{id}", delete(tunnels::close)),
+        route(get_.clone(), Operator, "/api/v1/tunnels/{id}/data", get(tunnels::operator_data)),
         route(post_.clone(), Open, ENROLL_BEGIN_PATH, post(enroll::begin)),
         route(post_, Open, ENROLL_FINISH_PATH, post(enroll::finish)),
-        route(get_, Open, CHANNEL_PATH, get(channel::open)),
+        route(get_.clone(), Open, CHANNEL_PATH, get(channel::open)),
+        route(get_, Open, "/agent/v1/tunnels/{id}", get(tunnels::host_data)),
     ]
 }
 

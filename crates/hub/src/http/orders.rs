@@ -35,7 +35,7 @@ pub(crate) async fn submit(
     Ok(Json(OrderAccepted { op, version, online: app.live.online(&host_id) }))
 }
 
-fn check_size(envelope: &Envelope) -> Result<(), ApiError> {
+pub(super) fn check_size(envelope: &Envelope) -> Result<(), ApiError> {
     if !(1..=Envelope::MAX_PAYLOAD).contains(&envelope.payload.0.len()) {
         return Err(ApiError::BadOrder("its payload must have 1 to 65536 bytes"));
     }
@@ -44,6 +44,9 @@ fn check_size(envelope: &Envelope) -> Result<(), ApiError> {
     }
     if envelope.sigs.iter().any(|sig| sig.is_empty() || sig.len() > Envelope::MAX_ARMOR) {
         return Err(ApiError::BadOrder("a signature must have 1 to 16384 bytes"));
+    }
+    if envelope.sealed.as_ref().is_some_and(|sealed| !(1..=Envelope::MAX_SEALED).contains(&sealed.0.len())) {
+        return Err(ApiError::BadOrder("its sealed part must have 1 to 266240 bytes"));
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
+use protocol::Envelope;
 use protocol::text::printable;
 use serde::de::DeserializeOwned;
 
@@ -13,6 +14,16 @@ use crate::app::App;
 
 /// Longest body in bytes.
 pub(crate) const MAX_BODY: usize = 1024 * 1024;
+
+/// The largest order, in base64 and with room for the rest of its JSON, is a body.
+const _: () = assert!(
+    Envelope::MAX_SEALED / 3 * 4
+        + Envelope::MAX_PAYLOAD / 3 * 4
+        // A line end in an armored signature becomes two characters.
+        + Envelope::MAX_SIGNATURES * (Envelope::MAX_ARMOR / 64 * 65)
+        + 4096
+        < MAX_BODY
+);
 
 /// A JSON body.
 pub(crate) struct JsonBody<T>(pub(crate) T);

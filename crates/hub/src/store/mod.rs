@@ -8,9 +8,11 @@
 mod desired;
 mod enrollments;
 mod hosts;
+mod jobs;
 mod orders;
 mod receipts;
 mod sessions;
+mod tunnels;
 
 #[cfg(test)]
 mod tests;
@@ -26,9 +28,11 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 
 pub(crate) use enrollments::{EnrollmentError, NewEnrollment};
 pub(crate) use hosts::Host;
+pub(crate) use jobs::ResultStored;
 pub(crate) use orders::SubmitError;
 pub(crate) use receipts::{AppendError, LogEntry};
 pub(crate) use sessions::Session;
+pub(crate) use tunnels::{NewTunnel, OpenTunnelError, Relayed};
 
 /// Connections for reading.
 const READERS: u32 = 4;

@@ -1,13 +1,16 @@
-//! Orders on their way. The hub keeps their bytes and never asks what they say.
+//! Orders on their way. The hub keeps their bytes and never asks what they say. The sealed part is
+//! stored to be delivered and never shown: it is large, and whoever sent it has it.
 
 use protocol::api::{OrderReceipt, OrderView};
 use protocol::frame::OrderProgress;
-use protocol::{Envelope, HostId, HostName, Sha256, Signed};
+use protocol::{Bytes, Envelope, HostId, HostName, Sha256, Signed};
 
 use super::{Store, StoreError, bytes, from_db, json, text, to_db, to_json};
 
 /// Most orders of one host that wait for delivery.
 const MAX_UNDELIVERED: i64 = 1_000;
+/// Most bytes of sealed scripts of one host that wait for delivery.
+const MAX_UNDELIVERED_SEALED: i64 = 64 * 1024 * 1024;
 /// Most orders in one list.
 const LISTED: i64 = 100;
 
@@ -17,6 +20,15 @@ pub(crate) enum SubmitError {
     /// The host is away for long, or somebody floods it.
     #[error("{MAX_UNDELIVERED} orders wait for this host already: wait until it is connected")]
     Full,
+    /// The same by size.
+    #[error(
+        "scripts of {} MiB wait for this host already: wait until it is connected",
+        MAX_UNDELIVERED_SEALED / 1024 / 1024
+    )]
+    FullOfScripts,
+    /// It came with a request for a tunnel before.
+    #[error("this order opens a session and is not delivered by itself: open it with `writ ssh`")]
+    Session,
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -41,6 +53,9 @@ pub(crate) struct NextOrder {
 
 type Row = (Vec<u8>, i64, String, i64, Vec<u8>, String, i64, Option<String>, Option<String>);
 
+/// Order, submission, payload, signatures, sealed part.
+type NextRow = (Vec<u8>, i64, Vec<u8>, String, Option<Vec<u8>>);
+
 fn from_row(row: Row, receipts: Vec<OrderReceipt>) -> Result<OrderView, StoreError> {
     let (op, version, submitted_by, submitted_at, payload, sigs, delivered, progress, problem) = row;
     Ok(OrderView {
@@ -55,6 +70,8 @@ fn from_row(row: Row, receipts: Vec<OrderReceipt>) -> Result<OrderView, StoreErr
         progress: progress.map(|progress| json("progress", &progress)).transpose()?,
         problem,
         receipts,
+        // Large, so only asked for where one order is shown.
+        result: None,
     })
 }
 
@@ -68,20 +85,28 @@ impl Store {
         now: u64,
     ) -> Result<u64, SubmitError> {
         let mut tx = self.write.begin().await?;
-        let (waiting,): (i64,) =
-            sqlx::query_as("SELECT count(*) FROM orders WHERE host_id = $1 AND delivered = 0")
-                .bind(host_id.as_bytes().as_slice())
-                .fetch_one(&mut *tx)
-                .await?;
+        let (waiting, sealed): (i64, i64) = sqlx::query_as(
+            "SELECT count(*), coalesce(sum(length(sealed)), 0) FROM orders \
+             WHERE host_id = $1 AND delivered = 0",
+        )
+        .bind(host_id.as_bytes().as_slice())
+        .fetch_one(&mut *tx)
+        .await?;
         if waiting >= MAX_UNDELIVERED {
             return Err(SubmitError::Full);
         }
-        let (version,): (i64,) = sqlx::query_as(
+        if envelope.sealed.is_some() && sealed >= MAX_UNDELIVERED_SEALED {
+            return Err(SubmitError::FullOfScripts);
+        }
+        // Submitted again without its script, it keeps the one that came before.
+        let row: Option<(i64,)> = sqlx::query_as(
             "INSERT INTO orders (host_id, op, payload, sigs, submitted_by, submitted_at, submission, version, \
-             delivered) VALUES ($1, $2, $3, $4, $5, $6, 1, 1, 0) \
+             delivered, sealed) VALUES ($1, $2, $3, $4, $5, $6, 1, 1, 0, $7) \
              ON CONFLICT (host_id, op) DO UPDATE SET sigs = excluded.sigs, \
              submitted_by = excluded.submitted_by, submitted_at = excluded.submitted_at, \
-             submission = orders.submission + 1, version = orders.version + 1, delivered = 0, problem = NULL \
+             submission = orders.submission + 1, version = orders.version + 1, delivered = 0, problem = NULL, \
+             sealed = coalesce(excluded.sealed, orders.sealed) \
+             WHERE orders.session = 0 \
              RETURNING version",
         )
         .bind(host_id.as_bytes().as_slice())
@@ -90,26 +115,31 @@ impl Store {
         .bind(to_json(&envelope.sigs))
         .bind(submitted_by.as_str())
         .bind(to_db(now))
-        .fetch_one(&mut *tx)
+        .bind(envelope.sealed.as_ref().map(|sealed| sealed.0.as_slice()))
+        .fetch_optional(&mut *tx)
         .await?;
+        let (version,) = row.ok_or(SubmitError::Session)?;
         tx.commit().await?;
         Ok(from_db(version))
     }
 
     /// The oldest order that waits for delivery.
     pub(crate) async fn next_order(&self, host_id: &HostId) -> Result<Option<NextOrder>, StoreError> {
-        let row: Option<(Vec<u8>, i64, Vec<u8>, String)> = sqlx::query_as(
-            "SELECT op, submission, payload, sigs FROM orders WHERE host_id = $1 AND delivered = 0 \
-             ORDER BY n LIMIT 1",
+        let row: Option<NextRow> = sqlx::query_as(
+            "SELECT op, submission, payload, sigs, sealed FROM orders \
+             WHERE host_id = $1 AND delivered = 0 AND session = 0 ORDER BY n LIMIT 1",
         )
         .bind(host_id.as_bytes().as_slice())
         .fetch_optional(&self.read)
         .await?;
-        row.map(|(op, submission, payload, sigs)| {
+        row.map(|(op, submission, payload, sigs, sealed)| {
             Ok(NextOrder {
                 op: Sha256::from_bytes(bytes("order id", op)?),
                 submission,
-                envelope: Envelope::new(payload.into(), json("signatures", &sigs)?),
+                envelope: Envelope {
+                    sealed: sealed.map(Bytes),
+                    ..Envelope::new(payload.into(), json("signatures", &sigs)?)
+                },
             })
         })
         .transpose()
@@ -182,7 +212,7 @@ impl Store {
         Ok(row.map(|(version,)| from_db(version)))
     }
 
-    /// One order with its receipts; `online` is not known here and false.
+    /// One order with its receipts and the result of its script; `online` is not known here and false.
     pub(crate) async fn order(&self, host_id: &HostId, op: &Sha256) -> Result<Option<OrderView>, StoreError> {
         let row: Option<Row> = sqlx::query_as(
             "SELECT op, version, submitted_by, submitted_at, payload, sigs, delivered, progress, problem \
@@ -193,7 +223,8 @@ impl Store {
         .fetch_optional(&self.read)
         .await?;
         let Some(row) = row else { return Ok(None) };
-        from_row(row, self.order_receipts(host_id, op).await?).map(Some)
+        let view = from_row(row, self.order_receipts(host_id, op).await?)?;
+        Ok(Some(OrderView { result: self.result(host_id, op).await?, ..view }))
     }
 
     /// The newest orders of a host; `online` is not known here and false.

@@ -161,7 +161,7 @@ impl Store {
 }
 
 /// Counts an event of an order, if the hub knows it.
-async fn bump(
+pub(super) async fn bump(
     tx: &mut Transaction<'_, Sqlite>,
     host_id: &HostId,
     op: &Sha256,

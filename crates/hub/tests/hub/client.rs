@@ -140,6 +140,18 @@ pub(crate) fn client_config(
     }
 }
 
+/// A bare connection.
+pub(crate) async fn tls(
+    hub: &RunningHub,
+    client: Option<&ClientCert>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let config = client_config(hub.pin(), client, &[&rustls::version::TLS13]);
+    let tcp = TcpStream::connect(hub.addr()).await?;
+    tcp.set_nodelay(true)?;
+    let name = ServerName::try_from("hub.example").unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+}
+
 /// HTTPS to one hub.
 pub(crate) struct Http {
     client: reqwest::Client,
@@ -155,12 +167,20 @@ impl Http {
     }
 
     pub(crate) async fn alice(hub: &RunningHub) -> Self {
+        Self::operator(hub, &alice()).await
+    }
+
+    pub(crate) async fn operator(hub: &RunningHub, key: &SecretKey) -> Self {
         let mut http = Self::new(hub, None);
         let (_, challenge): (_, LoginChallenge) = http.post("/api/v1/login/challenge", &()).await;
-        let signed = statement::sign_login(hub.pin(), challenge.challenge, &alice());
+        let signed = statement::sign_login(hub.pin(), challenge.challenge, key);
         let (_, answer): (_, LoginAnswer) = http.post("/api/v1/login", &signed).await;
         http.token = Some(answer.token);
         http
+    }
+
+    pub(crate) fn token(&self) -> &str {
+        self.token.as_deref().unwrap()
     }
 
     pub(crate) async fn try_call(
@@ -199,6 +219,9 @@ impl Http {
     }
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> (u16, T) {
         self.call(reqwest::Method::POST, path, Some(body)).await
+    }
+    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> (u16, T) {
+        self.call(reqwest::Method::DELETE, path, None::<&()>).await
     }
     pub(crate) async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> (u16, T) {
         self.call(reqwest::Method::PUT, path, Some(body)).await
@@ -305,11 +328,7 @@ pub(crate) struct Channel(pub(crate) WebSocketStream<TlsStream<TcpStream>>);
 impl Channel {
     /// The HTTP status when the hub refuses; 0 when there is not even TLS.
     pub(crate) async fn open(hub: &RunningHub, client: Option<&ClientCert>) -> Result<Self, u16> {
-        let config = client_config(hub.pin(), client, &[&rustls::version::TLS13]);
-        let tcp = TcpStream::connect(hub.addr()).await.unwrap();
-        let name = ServerName::try_from("hub.example").unwrap();
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let tls = connector.connect(name, tcp).await.map_err(|_| 0u16)?;
+        let tls = tls(hub, client).await.map_err(|_| 0u16)?;
         let request = format!("wss://hub.example{CHANNEL_PATH}").into_client_request().unwrap();
         match tokio_tungstenite::client_async(request, tls).await {
             Ok((socket, _)) => Ok(Self(socket)),

@@ -3,6 +3,11 @@
 
 mod client;
 mod hostile;
+mod relay;
+mod scripts;
+mod sessions;
+mod speed;
+mod tunnel;
 
 use std::time::Duration;
 
