@@ -9,7 +9,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use protocol::frame::{
     AgentFrame, HEARTBEAT_S, HubFrame, MAX_FRAME, Purpose, RECEIPTS_PER_FRAME, SILENCE_S, VERSION,
 };
-use protocol::{HostId, Sha256};
+use protocol::{Bytes, HostId, Sha256};
 use reconcile::Accept;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, mpsc, watch};
@@ -17,9 +17,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
+use crate::hub::HubClient;
 use crate::orders::OrderDesk;
 use crate::session::{Effect, Note, Session};
 use crate::state::{Desired, DesiredStore};
+use crate::tunnels::Tunnels;
 use crate::warden::{LogPart, Warden, WardenError};
 use crate::{VERSION as AGENT_VERSION, sentence};
 
@@ -28,8 +30,10 @@ const SILENCE: Duration = Duration::from_secs(SILENCE_S);
 
 /// What a connection works with; outlives it.
 pub struct Ports {
-    /// Where the host's log is read.
+    /// Where the host's log is read, and where its sessions are.
     pub warden: Warden,
+    /// Where the sessions' data connections go.
+    pub hub: HubClient,
     /// Takes orders.
     pub desk: OrderDesk,
     /// What is wanted.
@@ -165,10 +169,13 @@ where
 {
     ports.session.begin();
     let mut carrier = Carrier::new(socket);
+    // Also when this is only dropped, no session outlives the channel that it was opened through.
+    let mut tunnels = Tunnels::new(ports.warden.clone(), ports.hub.clone());
     let (why, retry_after) = match carrier.send(&first).await {
-        Ok(()) => talk(&mut carrier, ports).await,
+        Ok(()) => talk(&mut carrier, &mut tunnels, ports).await,
         Err(error) => (sentence(&error), Duration::ZERO),
     };
+    tunnels.end().await;
     carrier.close().await;
     let was_open = ports.session.is_open();
     // From now on news wait.
@@ -176,12 +183,13 @@ where
     Ended { why, retry_after, was_open }
 }
 
-async fn talk<S>(carrier: &mut Carrier<S>, ports: &mut Ports) -> (String, Duration)
+async fn talk<S>(carrier: &mut Carrier<S>, tunnels: &mut Tunnels, ports: &mut Ports) -> (String, Duration)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    // A reading of the warden's log goes on beside everything else.
+    // Readings of the warden's log and of results go on beside everything else.
     let mut log = Box::pin(Fuse::terminated());
+    let mut result = Box::pin(Fuse::terminated());
     loop {
         let heartbeat_at = carrier.heartbeat_at();
         let effects = tokio::select! {
@@ -194,6 +202,8 @@ where
                 None => return ("the agent is stopping".to_owned(), Duration::ZERO),
             },
             part = &mut log => on_log(part, &mut ports.session),
+            answer = &mut result => on_result(answer, &mut ports.session),
+            frame = tunnels.next() => ports.session.on_tunnel(frame),
             () = sleep_until(heartbeat_at) => {
                 let mut effects = ports.session.on_tick();
                 effects.push(Effect::Send(AgentFrame::Heartbeat {}));
@@ -227,6 +237,17 @@ where
                     effects.extend(adopt(ports, generation, state).map(Effect::Send));
                 }
                 Effect::ReadLog { first } => log = Box::pin(read_log(ports.warden.clone(), first).fuse()),
+                Effect::ListResults => result = Box::pin(ask(ports.warden.clone(), Ask::List).fuse()),
+                Effect::ReadResult { op } => {
+                    result = Box::pin(ask(ports.warden.clone(), Ask::Read(op)).fuse());
+                }
+                Effect::ForgetResult { op } => {
+                    result = Box::pin(ask(ports.warden.clone(), Ask::Forget(op)).fuse());
+                }
+                Effect::OpenTunnel { tunnel, envelope } => {
+                    effects.extend(tunnels.open(tunnel, envelope).map(Effect::Send));
+                }
+                Effect::CloseTunnel { tunnel, why } => tunnels.close(tunnel, why),
                 Effect::Close { why, retry_after } => return (why, retry_after),
             }
         }
@@ -252,6 +273,46 @@ fn on_log(part: Result<LogPart, WardenError>, session: &mut Session) -> Vec<Effe
         Err(error) => {
             tracing::warn!("the host's log cannot be read: {}", sentence(&error));
             session.on_log_failed()
+        }
+    }
+}
+
+/// A question about results of scripts.
+enum Ask {
+    List,
+    Read(Sha256),
+    Forget(Sha256),
+}
+
+/// The warden's answer to it.
+enum Answer {
+    List(Vec<Sha256>),
+    Read(Sha256, Bytes),
+    Forgotten,
+}
+
+async fn ask(warden: Warden, ask: Ask) -> Result<Answer, (Ask, WardenError)> {
+    match ask {
+        Ask::List => warden.results().await.map(Answer::List),
+        Ask::Read(op) => warden.result(op).await.map(|sealed| Answer::Read(op, sealed)),
+        Ask::Forget(op) => warden.result_stored(op).await.map(|()| Answer::Forgotten),
+    }
+    .map_err(|error| (ask, error))
+}
+
+fn on_result(answer: Result<Answer, (Ask, WardenError)>, session: &mut Session) -> Vec<Effect> {
+    match answer {
+        Ok(Answer::List(ops)) => session.on_results(ops),
+        Ok(Answer::Read(op, sealed)) => session.on_result(op, sealed),
+        Ok(Answer::Forgotten) => session.on_result_done(),
+        Err((ask, error)) => {
+            tracing::warn!("results of scripts cannot be passed on: {}", sentence(&error));
+            match (ask, error) {
+                // It is gone, or cannot be read; the others can.
+                (Ask::Read(_), WardenError::Refused { .. }) => session.on_result_done(),
+                (Ask::List | Ask::Read(_), _) => session.on_results_failed(),
+                (Ask::Forget(op), _) => session.on_not_forgotten(op),
+            }
         }
     }
 }

@@ -1,14 +1,18 @@
 //! The agent: the network face of a host. It reads Proxmox, reports to the hub, plans towards the
 //! desired state, and relays signed orders. It holds a **read-only** Proxmox token and decides
-//! nothing: every change, signed or not, is one typed request to the warden, which checks it.
+//! nothing: every change, signed or not, is one typed request to the warden, which checks it. Of
+//! scripts and sessions it sees sealed bytes and ciphertext.
 //!
 //! One process, four parts that outlive every connection:
 //!
 //! * [`rounds`]: every interval collect a report, plan, hand the steps to the warden one after the
 //!   other, collect and plan again. Runs with the hub away, too.
-//! * [`orders`]: hands signed orders to the warden, one at a time, each at most once.
+//! * [`orders`]: hands signed orders to the warden, several at once, each at most once.
 //! * [`channel`]: one WebSocket to the hub; what it means is decided by the pure [`session`].
 //! * [`run`]: starts the others and connects again, with back-off, for ever.
+//!
+//! What does not outlive a connection are the sessions that came through it: [`tunnels`] ends them
+//! with it.
 //!
 //! Parts talk in [`session::Note`]s; what could not be sent waits in the session's backlog.
 //!
@@ -17,7 +21,7 @@
 //! | [`config`] | `agent.toml` |
 //! | [`device`] | the device key and its client certificate |
 //! | [`state`] | `hub.json` and `desired.json` in the state directory |
-//! | [`hub`] | pinned TLS to the hub: calls and the upgrade to a WebSocket |
+//! | [`hub`] | pinned TLS to the hub: calls, the upgrade to a WebSocket, tunnels' data connections |
 //! | [`warden`] | the client of the warden's socket |
 //! | [`identity`], [`collect`] | from Proxmox's answers to a host report |
 //! | [`enroll`] | from a code to an enrolled host, repeatable at every point |
@@ -38,6 +42,7 @@ pub mod selftest;
 pub mod session;
 pub mod state;
 pub mod status;
+pub mod tunnels;
 pub mod warden;
 
 #[cfg(test)]

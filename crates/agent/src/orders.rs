@@ -1,45 +1,88 @@
-//! Relaying signed orders: from the hub to the warden, one after the other, each handed over at
-//! most once. The agent neither judges an order nor learns enough to repeat one; a lost answer
-//! becomes [`AgentFrame::OrderTrouble`], and the truth is in the warden's log.
+//! Relaying signed orders from the hub to the warden, several at once, each handed over at most
+//! once. The agent neither judges an order nor learns enough to repeat one; a lost answer becomes
+//! [`AgentFrame::OrderTrouble`], and the truth is in the warden's log.
+//!
+//! Orders about one guest go one after the other, in the order in which they came; others do not wait
+//! for them. A script may run for hours, so what is about no guest has places of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use authz::Receipt;
+use authz::{Event, Outcome, Receipt};
 use protocol::frame::{AgentFrame, OrderProgress, OrderState};
 use protocol::local::WardenRequest;
 use protocol::{Envelope, Sha256, Signed, Vmid};
 use serde::Deserialize;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 
 use crate::sentence;
 use crate::session::Note;
 use crate::warden::{Said, Warden, WardenError};
 
-/// Orders that may wait for the one before them.
+/// Orders that may wait for others.
 pub const QUEUE: usize = 64;
+/// Orders about guests that are in the warden's hands at once, and as many about no guest.
+pub const AT_ONCE: usize = 16;
 
 /// Orders that wait or run, and the guests that they are about, as they say themselves: good
-/// enough for leaving these guests alone, and for nothing else.
+/// enough for leaving these guests alone and for not crossing their orders, and for nothing else.
 #[derive(Debug, Default)]
-pub struct InFlight(Mutex<BTreeMap<Sha256, Option<Vmid>>>);
+pub struct InFlight(Mutex<BTreeMap<Sha256, Entry>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    guest: Option<Vmid>,
+    running: bool,
+}
+
+/// An order and what it is called.
+type Waiting = (Sha256, Envelope);
 
 impl InFlight {
     /// The guests.
     pub fn guests(&self) -> BTreeSet<Vmid> {
-        self.lock().values().copied().flatten().collect()
+        self.lock().values().filter_map(|entry| entry.guest).collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Sha256, Option<Vmid>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Sha256, Entry>> {
         // The map is whole between any two statements under the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Marks the first of the waiting orders that may start, and takes it out.
+    fn start(&self, waiting: &mut VecDeque<Waiting>) -> Option<Waiting> {
+        let mut known = self.lock();
+        let (mut busy, mut about_guests, mut others) = (BTreeSet::new(), 0, 0);
+        for entry in known.values().filter(|entry| entry.running) {
+            match entry.guest {
+                Some(guest) => {
+                    busy.insert(guest);
+                    about_guests += 1;
+                }
+                None => others += 1,
+            }
+        }
+        for (place, (op, _)) in waiting.iter().enumerate() {
+            let Some(entry) = known.get_mut(op) else { continue };
+            let free = match entry.guest {
+                // Later orders about this guest stay behind this one, whether it starts or not.
+                Some(guest) => busy.insert(guest) && about_guests < AT_ONCE,
+                None => others < AT_ONCE,
+            };
+            if free {
+                entry.running = true;
+                return waiting.remove(place);
+            }
+        }
+        None
     }
 }
 
 /// Where the channel hands orders in.
 #[derive(Debug, Clone)]
 pub struct OrderDesk {
-    queue: mpsc::Sender<Envelope>,
+    queue: mpsc::Sender<Waiting>,
     in_flight: Arc<InFlight>,
 }
 
@@ -53,12 +96,15 @@ impl OrderDesk {
             if known.contains_key(&op) {
                 return None;
             }
-            known.insert(op, guest_of(&envelope));
+            if known.values().filter(|entry| !entry.running).count() < QUEUE {
+                known.insert(op, Entry { guest: guest_of(&envelope), running: false });
+                // There is room for every order that waits.
+                if self.queue.try_send((op, envelope)).is_ok() {
+                    return None;
+                }
+                known.remove(&op);
+            }
         }
-        if self.queue.try_send(envelope).is_ok() {
-            return None;
-        }
-        self.in_flight.lock().remove(&op);
         let problem = format!(
             "{QUEUE} orders wait on this host already, so this one was not taken: submit it again later"
         );
@@ -68,7 +114,7 @@ impl OrderDesk {
 
 #[derive(Deserialize)]
 struct Mentions {
-    guest: MentionedGuest,
+    guest: Option<MentionedGuest>,
 }
 
 #[derive(Deserialize)]
@@ -77,13 +123,14 @@ struct MentionedGuest {
 }
 
 fn guest_of(envelope: &Envelope) -> Option<Vmid> {
-    serde_json::from_slice::<Mentions>(&envelope.payload.0).ok().map(|order| order.guest.vmid)
+    let order: Mentions = serde_json::from_slice(&envelope.payload.0).ok()?;
+    Some(order.guest?.vmid)
 }
 
 /// Carries queued orders to the warden.
 #[derive(Debug)]
 pub struct OrderClerk {
-    queue: mpsc::Receiver<Envelope>,
+    queue: mpsc::Receiver<Waiting>,
     in_flight: Arc<InFlight>,
     warden: Warden,
     notes: mpsc::Sender<Note>,
@@ -103,18 +150,46 @@ pub fn desk(
 }
 
 impl OrderClerk {
-    /// Works until nobody can hand orders in any more.
+    /// Works until nobody can hand orders in any more and the last one has ended. What is in the
+    /// warden's hands when this is dropped stays there.
     pub async fn run(mut self) {
-        while let Some(envelope) = self.queue.recv().await {
-            let op = envelope.id();
-            tracing::info!(%op, "order handed to the warden");
-            let note = self.relay(op, envelope).await;
-            self.in_flight.lock().remove(&op);
-            self.note(note).await;
-            self.kick.notify_one();
+        let mut waiting = VecDeque::new();
+        let mut running = JoinSet::new();
+        let mut open = true;
+        loop {
+            while let Some((op, envelope)) = self.in_flight.start(&mut waiting) {
+                let errand = Errand { warden: self.warden.clone(), notes: self.notes.clone() };
+                tracing::info!(%op, "order handed to the warden");
+                running.spawn(async move { (op, errand.relay(op, envelope).await) });
+            }
+            tokio::select! {
+                submitted = self.queue.recv(), if open => match submitted {
+                    Some(order) => waiting.push_back(order),
+                    None => open = false,
+                },
+                Some(ended) = running.join_next() => match ended {
+                    Ok((op, note)) => {
+                        self.in_flight.lock().remove(&op);
+                        // Only fails when the agent is stopping; the log has the receipt.
+                        let _ = self.notes.send(note).await;
+                        self.kick.notify_one();
+                    }
+                    // A fault of the program: the agent ends and is started again.
+                    Err(_) => return,
+                },
+                else => return,
+            }
         }
     }
+}
 
+/// One order on its way.
+struct Errand {
+    warden: Warden,
+    notes: mpsc::Sender<Note>,
+}
+
+impl Errand {
     async fn note(&self, note: Note) {
         // Only fails when the agent is stopping; the log has the receipt.
         let _ = self.notes.send(note).await;
@@ -152,7 +227,10 @@ impl OrderClerk {
 /// A receipt with a place is in the log and goes up with it; one without goes up by itself.
 fn ended(op: Sha256, receipt: Signed) -> Note {
     match serde_json::from_slice::<Receipt>(&receipt.payload.0) {
-        Ok(Receipt { entry: Some(_), .. }) => Note::LogGrew,
+        Ok(Receipt { entry: Some(_), event, .. }) => {
+            let ran = matches!(event, Event::Order { outcome: Outcome::Ran { .. }, .. });
+            Note::Ended { op, ran }
+        }
         Ok(Receipt { entry: None, .. }) => Note::Order(AgentFrame::Refusal { op, receipt }),
         Err(_) => Note::Order(AgentFrame::OrderTrouble {
             op,
@@ -177,12 +255,31 @@ fn trouble(error: &WardenError) -> String {
 mod tests {
     use super::*;
 
+    fn order(payload: &str) -> Envelope {
+        Envelope::new(payload.as_bytes().to_vec().into(), vec![])
+    }
+
+    /// The `n`th order about a guest, or about none.
+    fn about(guest: Option<u32>, n: usize) -> Envelope {
+        match guest {
+            Some(vmid) => order(&format!(r#"{{"n":{n},"guest":{{"vmid":{vmid}}}}}"#)),
+            None => order(&format!(r#"{{"n":{n},"guest":null}}"#)),
+        }
+    }
+
     #[test]
     fn the_guest_of_an_order_is_only_a_hint() {
-        let of =
-            |payload: &str| guest_of(&Envelope::new(payload.as_bytes().to_vec().into(), vec![]));
+        let of = |payload: &str| guest_of(&order(payload));
         assert_eq!(of(r#"{"v":1,"guest":{"vmid":101,"type":"qemu"},"x":2}"#).map(Vmid::get), Some(101));
-        for bad in ["", "[]", "{}", r#"{"guest":{"vmid":1}}"#, r#"{"guest":{"vmid":-5}}"#, "\u{0}"] {
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            r#"{"guest":null}"#,
+            r#"{"guest":{"vmid":1}}"#,
+            r#"{"guest":{"vmid":-5}}"#,
+            "\u{0}",
+        ] {
             assert_eq!(of(bad), None, "{bad}");
         }
     }
@@ -191,8 +288,9 @@ mod tests {
     fn a_full_desk_says_so_and_duplicates_are_dropped() {
         let (notes, _keep) = mpsc::channel(1);
         let warden = Warden::new(std::path::Path::new("/nonexistent"));
-        let (desk, _clerk) = desk(warden, notes, Arc::default(), Arc::default());
-        let order = |n: u8| Envelope::new(vec![n].into(), vec![]);
+        let in_flight: Arc<InFlight> = Arc::default();
+        let (desk, mut clerk) = desk(warden, notes, Arc::default(), in_flight.clone());
+        let order = |n: usize| about(None, n);
         for n in 0..64 {
             assert_eq!(desk.submit(order(n)), None);
         }
@@ -200,9 +298,52 @@ mod tests {
         let refused = desk.submit(order(64));
         assert!(
             matches!(&refused, Some(AgentFrame::OrderTrouble { op, problem })
-                if *op == order(64).id() && problem.contains("64 orders")),
+                if *op == order(64).id() && problem.contains("64 orders wait")),
             "{refused:?}"
         );
         assert!(desk.submit(order(64)).is_some(), "and it was not remembered as waiting");
+        // What runs does not wait.
+        let mut waiting = VecDeque::from([clerk.queue.try_recv().unwrap()]);
+        assert_eq!(in_flight.start(&mut waiting), Some((order(0).id(), order(0))));
+        assert_eq!(desk.submit(order(0)), None, "runs already");
+        assert_eq!(desk.submit(order(64)), None);
+    }
+
+    #[test]
+    fn orders_about_one_guest_keep_their_order_and_hold_up_nothing_else() {
+        let in_flight = InFlight::default();
+        let mut waiting = VecDeque::new();
+        let submit = |waiting: &mut VecDeque<Waiting>, envelope: &Envelope| {
+            let entry = Entry { guest: guest_of(envelope), running: false };
+            in_flight.lock().insert(envelope.id(), entry);
+            waiting.push_back((envelope.id(), envelope.clone()));
+        };
+        let all: Vec<Envelope> = [Some(101), Some(101), None, Some(102)]
+            .into_iter()
+            .enumerate()
+            .map(|(n, g)| about(g, n))
+            .collect();
+        for envelope in &all {
+            submit(&mut waiting, envelope);
+        }
+        for n in [0, 2, 3] {
+            assert_eq!(in_flight.start(&mut waiting).map(|(_, envelope)| envelope).as_ref(), Some(&all[n]));
+        }
+        assert_eq!(in_flight.start(&mut waiting), None, "101 is busy");
+        in_flight.lock().remove(&all[0].id());
+        assert_eq!(in_flight.start(&mut waiting).map(|(op, _)| op), Some(all[1].id()));
+        // Scripts fill their places only.
+        for n in 10..30 {
+            submit(&mut waiting, &about(None, n));
+        }
+        let mut started = 0;
+        while in_flight.start(&mut waiting).is_some() {
+            started += 1;
+        }
+        assert_eq!((started, waiting.len()), (AT_ONCE - 1, 5));
+        let other = about(Some(103), 31);
+        submit(&mut waiting, &other);
+        assert_eq!(in_flight.start(&mut waiting), Some((other.id(), other)));
+        assert_eq!(in_flight.guests().into_iter().map(Vmid::get).collect::<Vec<_>>(), [101, 102, 103]);
     }
 }

@@ -93,7 +93,11 @@ pub fn step_outcome(receipt: &Signed) -> Result<(), String> {
                 .to_owned(),
         ),
         Ok(Receipt {
-            event: Event::Enrolled { .. } | Event::OrderCommitted { .. } | Event::Order { .. },
+            event:
+                Event::Enrolled { .. }
+                | Event::OrderCommitted { .. }
+                | Event::SessionReady { .. }
+                | Event::Order { .. },
             ..
         })
         | Err(_) => {

@@ -100,7 +100,8 @@ pub async fn run(config: &AgentConfig, stop: impl Future<Output = ()>) -> Result
         notes: sender,
         in_flight,
     };
-    let ports = Ports { warden, desk, desired, wanted, kick, notes, session: Session::default() };
+    let session = Session::default();
+    let ports = Ports { warden, hub: hub.clone(), desk, desired, wanted, kick, notes, session };
     // Dropping the set ends the parts with this function.
     let mut parts = JoinSet::new();
     parts.spawn(clerk.run());

@@ -4,6 +4,8 @@
 //! The hub dispatches orders only after it saw where the host's log is, so the first thing after
 //! Welcome is a batch of receipts, even an empty one.
 
+mod results;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -12,7 +14,9 @@ use protocol::frame::{AgentFrame, HubFrame, RECEIPTS_PER_FRAME, VERSION};
 use protocol::plan::Plan;
 use protocol::report::{HostReport, Known};
 use protocol::text::printable;
-use protocol::{Envelope, Signed};
+use protocol::{Bytes, Envelope, Sha256, Signed, TunnelId};
+
+use results::Results;
 
 /// Most order frames kept while there is no channel.
 const BACKLOG: usize = 256;
@@ -33,6 +37,13 @@ pub enum Note {
     Order(AgentFrame),
     /// The warden's log has new entries.
     LogGrew,
+    /// An order ended with an entry in the log.
+    Ended {
+        /// The order.
+        op: Sha256,
+        /// Its script ran, so there is a result.
+        ran: bool,
+    },
 }
 
 /// What the connection is to do next.
@@ -55,6 +66,32 @@ pub enum Effect {
     ReadLog {
         /// Place.
         first: u64,
+    },
+    /// Ask the warden which results of scripts wait.
+    ListResults,
+    /// Read one of them.
+    ReadResult {
+        /// The order.
+        op: Sha256,
+    },
+    /// Tell the warden that the hub holds it.
+    ForgetResult {
+        /// The order.
+        op: Sha256,
+    },
+    /// Have the warden open a session, and carry it.
+    OpenTunnel {
+        /// The hub's name for it.
+        tunnel: TunnelId,
+        /// The signed `session.open`.
+        envelope: Envelope,
+    },
+    /// End a session.
+    CloseTunnel {
+        /// Which.
+        tunnel: TunnelId,
+        /// Why, in the hub's words, made printable.
+        why: String,
     },
     /// End the connection.
     Close {
@@ -94,6 +131,7 @@ pub struct Session {
     more: bool,
     /// The last reading of the log failed.
     failed: bool,
+    results: Results,
     seq: u64,
     plan: Option<(Plan, Option<String>)>,
     orders: VecDeque<AgentFrame>,
@@ -111,6 +149,7 @@ impl Default for Session {
             announced: false,
             more: false,
             failed: false,
+            results: Results::default(),
             seq: 0,
             plan: None,
             orders: VecDeque::new(),
@@ -165,6 +204,17 @@ impl Session {
             }
             (Stage::Open, HubFrame::ReportStored { .. }) => Vec::new(),
             (Stage::Open, HubFrame::ReceiptsStored { held }) => self.on_stored(held),
+            // It would cost the only copy.
+            (Stage::Open, HubFrame::JobResultStored { op }) if !self.results.on_stored(op) => {
+                vec![violation("it stored a result that was never sent")]
+            }
+            (Stage::Open, HubFrame::JobResultStored { .. }) => self.next_result(),
+            (Stage::Open, HubFrame::TunnelOpen { tunnel, envelope }) => {
+                vec![Effect::OpenTunnel { tunnel, envelope }]
+            }
+            (Stage::Open, HubFrame::TunnelClose { tunnel, why }) => {
+                vec![Effect::CloseTunnel { tunnel, why: printable(&why) }]
+            }
             (Stage::Greeting | Stage::Pending, _) => vec![violation("it sent something before Welcome")],
         }
     }
@@ -184,6 +234,8 @@ impl Session {
             effects.push(self.send_plan(plan, problem));
         }
         effects.extend(self.read_log());
+        self.results.want();
+        effects.extend(self.next_result());
         effects
     }
 
@@ -192,6 +244,7 @@ impl Session {
             LogSync::Idle => {
                 (self.more, self.failed) = (false, false);
                 self.sync = LogSync::Reading;
+                self.results.log_reading();
                 Some(Effect::ReadLog { first: self.held })
             }
             LogSync::Reading | LogSync::AwaitingStored => {
@@ -209,6 +262,9 @@ impl Session {
             return self.on_log_failed();
         }
         let empty = receipts.is_empty();
+        if receipts.len() < RECEIPTS_PER_FRAME {
+            self.results.log_at_end();
+        }
         let mut effects = Vec::new();
         if !empty || !self.announced {
             self.announced = true;
@@ -219,6 +275,7 @@ impl Session {
         } else if self.more {
             effects.extend(self.read_log());
         }
+        effects.extend(self.next_result());
         effects
     }
 
@@ -227,6 +284,56 @@ impl Session {
         self.sync = LogSync::Idle;
         self.failed = true;
         Vec::new()
+    }
+
+    fn next_result(&mut self) -> Vec<Effect> {
+        self.results.next().into_iter().collect()
+    }
+
+    /// The warden answered [`Effect::ListResults`].
+    pub fn on_results(&mut self, ops: Vec<Sha256>) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.results.on_list(ops) {
+            // Their receipts first.
+            effects.extend(self.read_log());
+        }
+        effects.extend(self.next_result());
+        effects
+    }
+
+    /// The warden answered [`Effect::ReadResult`].
+    pub fn on_result(&mut self, op: Sha256, sealed: Bytes) -> Vec<Effect> {
+        self.results.on_read(op);
+        let mut effects = vec![Effect::Send(AgentFrame::JobResult { op, sealed })];
+        effects.extend(self.next_result());
+        effects
+    }
+
+    /// The warden answered [`Effect::ForgetResult`], or said that it cannot give what
+    /// [`Effect::ReadResult`] asked for; that one is not asked for again on this connection.
+    pub fn on_result_done(&mut self) -> Vec<Effect> {
+        self.results.on_answer();
+        self.next_result()
+    }
+
+    /// The warden did not answer [`Effect::ListResults`] or [`Effect::ReadResult`]; the next tick
+    /// begins again.
+    pub fn on_results_failed(&mut self) -> Vec<Effect> {
+        self.results.on_failed();
+        Vec::new()
+    }
+
+    /// The warden did not answer [`Effect::ForgetResult`]; the next tick tells it again.
+    pub fn on_not_forgotten(&mut self, op: Sha256) -> Vec<Effect> {
+        self.results.on_not_forgotten(op);
+        Vec::new()
+    }
+
+    /// News of a tunnel of this connection. Its beginning and its end are in the log, too.
+    pub fn on_tunnel(&mut self, frame: AgentFrame) -> Vec<Effect> {
+        let mut effects = vec![Effect::Send(frame)];
+        effects.extend(self.read_log());
+        effects
     }
 
     fn on_stored(&mut self, held: u64) -> Vec<Effect> {
@@ -242,9 +349,17 @@ impl Session {
         self.read_log().into_iter().collect()
     }
 
-    /// Every heartbeat's time.
+    /// Every heartbeat's time, and every report's.
     pub fn on_tick(&mut self) -> Vec<Effect> {
-        if self.is_open() && self.failed { self.read_log().into_iter().collect() } else { Vec::new() }
+        let mut effects = Vec::new();
+        if self.is_open() {
+            if self.failed {
+                effects.extend(self.read_log());
+            }
+            self.results.on_tick();
+            effects.extend(self.next_result());
+        }
+        effects
     }
 
     /// What became of a delivered desired state: nothing to tell, or why it is not in force.
@@ -278,20 +393,34 @@ impl Session {
                 let mut effects = vec![Effect::Send(AgentFrame::Report { seq: self.seq, report })];
                 if behind {
                     effects.extend(self.read_log());
+                    self.results.want();
                 }
+                // With a short interval no heartbeat is ever due.
+                effects.extend(self.on_tick());
                 effects
             }
             Note::Plan { plan, problem } => vec![self.send_plan(plan, problem)],
             Note::Order(frame) => vec![Effect::Send(frame)],
             Note::LogGrew => self.read_log().into_iter().collect(),
+            Note::Ended { op, ran } => {
+                if ran {
+                    self.results.add(op);
+                } else {
+                    self.results.want();
+                }
+                let mut effects: Vec<Effect> = self.read_log().into_iter().collect();
+                effects.extend(self.next_result());
+                effects
+            }
         }
     }
 
     /// What makes sense later is kept: the latest plan, and news of orders. A report is collected
-    /// afresh at Welcome, and Welcome says where the hub's copy of the log ends.
+    /// afresh at Welcome, Welcome says where the hub's copy of the log ends, and the warden is asked
+    /// for results then.
     fn keep(&mut self, note: Note) {
         match note {
-            Note::Report(_) | Note::LogGrew => {}
+            Note::Report(_) | Note::LogGrew | Note::Ended { .. } => {}
             Note::Plan { plan, problem } => self.plan = Some((plan, problem)),
             Note::Order(frame) => {
                 if self.orders.len() == BACKLOG {
@@ -313,6 +442,12 @@ impl Session {
             | AgentFrame::DesiredRefused { .. }
             | AgentFrame::Progress(_)
             | AgentFrame::Receipts { .. }
+            // The warden has it still.
+            | AgentFrame::JobResult { .. }
+            // A tunnel ends with its connection.
+            | AgentFrame::TunnelReady { .. }
+            | AgentFrame::TunnelError { .. }
+            | AgentFrame::TunnelClose { .. }
             | AgentFrame::Heartbeat {} => {}
         }
     }

@@ -1,29 +1,21 @@
-//! For tests: a warden that answers what it is told to, and a hub made of TLS and a few lines.
+//! For tests: a warden that answers what it is told to, and a hub ([`hub`]).
 
-use std::collections::VecDeque;
+mod hub;
+
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use authz::receipt::Entry;
 use authz::{Event, Outcome, Receipt, SecretKey};
-use futures_util::{SinkExt as _, StreamExt as _};
-use protocol::frame::{AgentFrame, HubFrame};
-use protocol::local::{EnrolledStatus, FrameBuffer, WardenAnswer, WardenRequest, WardenStatus, encode};
-use protocol::{HostId, Sha256, Signed};
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{ring, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::mpsc;
-use tokio_rustls::server::TlsStream;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use local_socket::Framed;
+use protocol::local::{EnrolledStatus, WardenAnswer, WardenRequest, WardenStatus};
+use protocol::{Bytes, Envelope, HostId, Sha256, Signed};
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, watch};
+
+pub(crate) use hub::{HubEnd, HubSocket, Reply, TlsHub, Upgrade};
 
 pub(crate) const HOST: HostId = HostId::from_bytes([7; 16]);
 
@@ -58,13 +50,29 @@ pub(crate) fn done() -> Outcome {
 }
 
 type Handler = Box<dyn FnMut(&WardenRequest, u64) -> Vec<WardenAnswer> + Send>;
+type Shared<T> = Arc<Mutex<T>>;
 
-/// A warden with a log that the test fills. `handler` gives the answers to everything but Status
-/// and Receipts; none: it hangs up. Its second argument is the log's size.
+/// A warden with a log and results that the test fills. `handler` gives the answers to steps, orders
+/// and enrollments; none: it hangs up. Its second argument is the log's size.
 pub(crate) struct FakeWarden {
     pub(crate) socket: PathBuf,
-    pub(crate) log: Arc<Mutex<Vec<Signed>>>,
-    pub(crate) asked: Arc<Mutex<Vec<WardenRequest>>>,
+    pub(crate) log: Shared<Vec<Signed>>,
+    pub(crate) results: Shared<Vec<(Sha256, Bytes)>>,
+    pub(crate) asked: Shared<Vec<WardenRequest>>,
+    /// Orders that are not answered before they are taken out of here.
+    pub(crate) slow: watch::Sender<BTreeSet<Sha256>>,
+    /// Connections that ask for a session; the test is the warden there.
+    pub(crate) sessions: mpsc::Receiver<(Envelope, Framed)>,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+struct Inside {
+    handler: Mutex<Handler>,
+    log: Shared<Vec<Signed>>,
+    results: Shared<Vec<(Sha256, Bytes)>>,
+    asked: Shared<Vec<WardenRequest>>,
+    slow: watch::Receiver<BTreeSet<Sha256>>,
+    sessions: mpsc::Sender<(Envelope, Framed)>,
 }
 
 impl FakeWarden {
@@ -73,57 +81,101 @@ impl FakeWarden {
         handler: impl FnMut(&WardenRequest, u64) -> Vec<WardenAnswer> + Send + 'static,
     ) -> Self {
         let socket = dir.join("warden.sock");
+        let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).unwrap();
-        let (log, asked) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
-        let mut handler: Handler = Box::new(handler);
-        let (log_there, asked_there) = (Arc::clone(&log), Arc::clone(&asked));
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let mut buffer = FrameBuffer::default();
-                let request: Option<WardenRequest> = loop {
-                    if let Some(request) = buffer.take().unwrap() {
-                        break Some(request);
-                    }
-                    let mut chunk = vec![0; 4096];
-                    // An agent may change its mind, for instance when its channel ends.
-                    match stream.read(&mut chunk).await {
-                        Ok(0) | Err(_) => break None,
-                        Ok(read) => buffer.push(&chunk[..read]),
-                    }
-                };
-                let Some(request) = request else { continue };
-                let log: Vec<Signed> = log_there.lock().unwrap().clone();
-                let answers = match &request {
-                    WardenRequest::Status {} => vec![WardenAnswer::Status(status(log.len() as u64))],
-                    WardenRequest::Receipts { first, max } => vec![WardenAnswer::Receipts {
-                        first: *first,
-                        log_size: log.len() as u64,
-                        receipts: log.into_iter().skip(*first as usize).take(*max as usize).collect(),
-                    }],
-                    other => handler(other, log.len() as u64),
-                };
-                for answer in &answers {
-                    // In the log before anyone hears of it.
-                    if let WardenAnswer::Receipt(signed) = answer {
-                        let receipt: Receipt = serde_json::from_slice(&signed.payload.0).unwrap();
-                        if receipt.entry.is_some() {
-                            log_there.lock().unwrap().push(signed.clone());
-                        }
-                    }
-                    let _ = stream.write_all(&encode(answer).unwrap()).await;
-                }
-                asked_there.lock().unwrap().push(request);
+        let (log, results, asked) = <(Shared<_>, Shared<_>, Shared<_>)>::default();
+        let (slow, is_slow) = watch::channel(BTreeSet::new());
+        let (session, sessions) = mpsc::channel(64);
+        let inside = Arc::new(Inside {
+            handler: Mutex::new(Box::new(handler)),
+            log: Arc::clone(&log),
+            results: Arc::clone(&results),
+            asked: Arc::clone(&asked),
+            slow: is_slow,
+            sessions: session,
+        });
+        let accepting = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(Arc::clone(&inside).serve(stream.into()));
             }
         });
-        Self { socket, log, asked }
+        Self { socket, log, results, asked, slow, sessions, accepting }
     }
 
-    /// Requests other than Status and Receipts.
+    /// Stops listening, as a warden that is killed.
+    pub(crate) fn die(&self) {
+        self.accepting.abort();
+        std::fs::remove_file(&self.socket).unwrap();
+    }
+
+    /// Requests that change something.
     pub(crate) fn changes(&self) -> Vec<WardenRequest> {
-        let is_change = |request: &&WardenRequest| {
-            !matches!(request, WardenRequest::Status {} | WardenRequest::Receipts { .. })
+        let is_change = |request: &&WardenRequest| match request {
+            WardenRequest::Enroll { .. } | WardenRequest::Step { .. } | WardenRequest::Order { .. } => true,
+            WardenRequest::Status {}
+            | WardenRequest::Receipts { .. }
+            | WardenRequest::Session { .. }
+            | WardenRequest::Results {}
+            | WardenRequest::Result { .. }
+            | WardenRequest::ResultStored { .. } => false,
         };
         self.asked.lock().unwrap().iter().filter(is_change).cloned().collect()
+    }
+
+    /// The next connection that asks for a session.
+    pub(crate) async fn session(&mut self) -> (Envelope, Framed) {
+        soon(self.sessions.recv()).await.unwrap()
+    }
+}
+
+impl Inside {
+    async fn serve(self: Arc<Self>, mut stream: Framed) {
+        // An agent may change its mind, for instance when its channel ends.
+        let Ok(Some(request)) = stream.receive::<WardenRequest>().await else { return };
+        if let WardenRequest::Session { envelope } = request {
+            let _ = self.sessions.send((envelope, stream)).await;
+            return;
+        }
+        if let WardenRequest::Order { envelope } = &request {
+            let op = envelope.id();
+            let _ = self.slow.clone().wait_for(|slow| !slow.contains(&op)).await;
+        }
+        for answer in &self.answers(&request) {
+            // In the log before anyone hears of it.
+            if let WardenAnswer::Receipt(signed) = answer {
+                let receipt: Receipt = serde_json::from_slice(&signed.payload.0).unwrap();
+                if receipt.entry.is_some() {
+                    self.log.lock().unwrap().push(signed.clone());
+                }
+            }
+            let _ = stream.send(answer).await;
+        }
+        self.asked.lock().unwrap().push(request);
+    }
+
+    fn answers(&self, request: &WardenRequest) -> Vec<WardenAnswer> {
+        let log: Vec<Signed> = self.log.lock().unwrap().clone();
+        let mut results = self.results.lock().unwrap();
+        vec![match request {
+            WardenRequest::Status {} => WardenAnswer::Status(status(log.len() as u64)),
+            WardenRequest::Receipts { first, max } => WardenAnswer::Receipts {
+                first: *first,
+                log_size: log.len() as u64,
+                receipts: log.into_iter().skip(*first as usize).take(*max as usize).collect(),
+            },
+            WardenRequest::Results {} => {
+                WardenAnswer::Results { ops: results.iter().map(|(op, _)| *op).collect() }
+            }
+            WardenRequest::Result { op } => match results.iter().find(|(held, _)| held == op) {
+                Some((_, sealed)) => WardenAnswer::Result { op: *op, sealed: sealed.clone() },
+                None => WardenAnswer::Refused { code: "no_result".into(), why: "there is none".into() },
+            },
+            WardenRequest::ResultStored { op } => {
+                results.retain(|(held, _)| held != op);
+                WardenAnswer::Forgotten {}
+            }
+            other => return (self.handler.lock().unwrap())(other, log.len() as u64),
+        }]
     }
 }
 
@@ -139,212 +191,5 @@ fn status(log_size: u64) -> WardenStatus {
         }),
         log_size,
         closed: None,
-    }
-}
-
-/// The hub's end of a channel.
-pub(crate) struct HubEnd<S>(pub(crate) WebSocketStream<S>);
-
-impl<S: AsyncRead + AsyncWrite + Unpin> HubEnd<S> {
-    pub(crate) async fn send(&mut self, frame: &HubFrame) {
-        self.text(&serde_json::to_string(frame).unwrap()).await;
-    }
-
-    pub(crate) async fn text(&mut self, text: &str) {
-        // The agent may have left already; what it said is what is tested.
-        let _ = self.0.send(Message::text(text)).await;
-    }
-
-    /// The agent's next frame; none when it closed.
-    pub(crate) async fn next(&mut self) -> Option<AgentFrame> {
-        loop {
-            match soon(self.0.next()).await {
-                Some(Ok(Message::Text(text))) => return Some(serde_json::from_str(text.as_str()).unwrap()),
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(_) | Err(_)) | None => return None,
-            }
-        }
-    }
-
-    /// The next frame that `wanted` takes; others are skipped.
-    pub(crate) async fn find<T>(&mut self, mut wanted: impl FnMut(AgentFrame) -> Option<T>) -> T {
-        loop {
-            let frame = self.next().await.expect("the channel ended before the frame came");
-            if let Some(found) = wanted(frame) {
-                return found;
-            }
-        }
-    }
-}
-
-/// What a call gets.
-pub(crate) type Reply = (u16, String);
-type CallHandler = Box<dyn FnMut(&str, &[u8]) -> Reply + Send>;
-/// The socket that a channel runs over.
-pub(crate) type HubSocket = TlsStream<TcpStream>;
-
-/// A hub: POST goes to the handler, an upgrade becomes a [`HubEnd`].
-pub(crate) struct TlsHub {
-    pub(crate) url: String,
-    pub(crate) spki: Sha256,
-    pub(crate) channels: mpsc::Receiver<HubEnd<HubSocket>>,
-    /// Public keys of the client certificates, by connection.
-    pub(crate) clients: Arc<Mutex<Vec<Vec<u8>>>>,
-}
-
-/// How a hub answers the upgrade.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Upgrade {
-    Right,
-    WrongAccept,
-    Forbidden,
-}
-
-impl TlsHub {
-    pub(crate) async fn start(
-        handler: impl FnMut(&str, &[u8]) -> Reply + Send + 'static,
-        upgrade: Upgrade,
-    ) -> Self {
-        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-        let cert = rcgen::CertificateParams::default().self_signed(&pair).unwrap().der().clone();
-        let spki = Sha256::of(&webpki::EndEntityCert::try_from(&cert).unwrap().subject_public_key_info());
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pair.serialize_der()));
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_client_cert_verifier(Arc::new(AnyClient))
-            .with_single_cert(vec![cert], key)
-            .unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("https://{}", listener.local_addr().unwrap());
-        let (sender, channels) = mpsc::channel(8);
-        let clients = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&clients);
-        let handler: Arc<Mutex<CallHandler>> = Arc::new(Mutex::new(Box::new(handler)));
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let Ok(stream) = acceptor.accept(stream).await else { continue };
-                let cert = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
-                let key = webpki::EndEntityCert::try_from(&cert).unwrap().subject_public_key_info().to_vec();
-                seen.lock().unwrap().push(key);
-                tokio::spawn(connection(stream, Arc::clone(&handler), sender.clone(), upgrade));
-            }
-        });
-        Self { url, spki, channels, clients }
-    }
-
-    pub(crate) async fn channel(&mut self) -> HubEnd<HubSocket> {
-        soon(self.channels.recv()).await.unwrap()
-    }
-}
-
-async fn connection(
-    mut stream: HubSocket,
-    handler: Arc<Mutex<CallHandler>>,
-    channels: mpsc::Sender<HubEnd<HubSocket>>,
-    upgrade: Upgrade,
-) {
-    let mut bytes = VecDeque::new();
-    loop {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            match next_byte(&mut stream, &mut bytes).await {
-                Some(byte) => head.push(byte),
-                None => return,
-            }
-        }
-        let head = String::from_utf8(head).unwrap();
-        let header = |name: &str| {
-            head.lines().find_map(|line| {
-                let (key, value) = line.split_once(':')?;
-                key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-            })
-        };
-        let path = head.split(' ').nth(1).unwrap().to_owned();
-        if let Some(key) = header("sec-websocket-key") {
-            let accept = match upgrade {
-                Upgrade::Right => derive_accept_key(key.as_bytes()),
-                Upgrade::WrongAccept => derive_accept_key(b"another key"),
-                Upgrade::Forbidden => {
-                    let body = r#"{"code":"unknown_device","message":"this device is not enrolled"}"#;
-                    respond(&mut stream, 403, body).await;
-                    continue;
-                }
-            };
-            let answer = format!(
-                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
-            );
-            stream.write_all(answer.as_bytes()).await.unwrap();
-            let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
-            let _ = channels.send(HubEnd(socket)).await;
-            return;
-        }
-        let length: usize = header("content-length").map_or(0, |text| text.parse().unwrap());
-        let mut body = Vec::new();
-        while body.len() < length {
-            body.push(next_byte(&mut stream, &mut bytes).await.unwrap());
-        }
-        let (status, text) = (handler.lock().unwrap())(&path, &body);
-        respond(&mut stream, status, &text).await;
-    }
-}
-
-async fn respond(stream: &mut HubSocket, status: u16, body: &str) {
-    let answer = format!(
-        "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let _ = stream.write_all(answer.as_bytes()).await;
-}
-
-async fn next_byte(stream: &mut HubSocket, bytes: &mut VecDeque<u8>) -> Option<u8> {
-    if bytes.is_empty() {
-        let mut chunk = vec![0; 16 * 1024];
-        let read = stream.read(&mut chunk).await.ok().filter(|read| *read > 0)?;
-        bytes.extend(&chunk[..read]);
-    }
-    bytes.pop_front()
-}
-
-/// Takes any client certificate whose key is proven.
-#[derive(Debug)]
-struct AnyClient;
-
-impl ClientCertVerifier for AnyClient {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-    fn verify_client_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::PeerIncompatible::Tls12NotOfferedOrEnabled.into())
-    }
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &ring::default_provider().signature_verification_algorithms,
-        )
-    }
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ring::default_provider().signature_verification_algorithms.supported_schemes()
     }
 }

@@ -3,13 +3,15 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use local_socket::{Framed, SocketError};
 use protocol::frame::OrderState;
-use protocol::local::{FrameBuffer, LocalError, WardenAnswer, WardenRequest, WardenStatus, encode};
+use protocol::job::MAX_SEALED_RESULT;
+use protocol::local::{LocalError, WardenAnswer, WardenRequest, WardenStatus};
 use protocol::text::printable;
-use protocol::{Ed25519Key, HostId, Sha256, Signed};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use protocol::{Bytes, Ed25519Key, Envelope, HostId, Sha256, Signed};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -17,6 +19,10 @@ use tokio::time::timeout;
 const CONNECT: Duration = Duration::from_secs(5);
 /// For answers that need no work in Proxmox.
 const QUICK: Duration = Duration::from_secs(10);
+/// Until a session waits: two verifications, and an sshd that starts.
+const SESSION: Duration = Duration::from_secs(60);
+/// For the last answer about a session, once its end is asked for.
+const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// Why the warden did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +69,14 @@ pub enum WardenError {
         /// The socket.
         path: PathBuf,
     },
+    /// A session without the socket that leads into it.
+    #[error("the warden at {path} said that a session waits and passed no usable socket for it ({reason}): are agent and warden of the same version?", path = .path.display())]
+    NoSocket {
+        /// The socket.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// It took the request, and cannot tell what became of it.
     #[error("the outcome is not known: {why}; after a restart of the warden its log says what is known")]
     Unknown {
@@ -88,6 +102,7 @@ impl WardenError {
             | Self::Timeout { .. }
             | Self::Frame { .. }
             | Self::Unexpected { .. }
+            | Self::NoSocket { .. }
             | Self::Unknown { .. } => false,
         }
     }
@@ -122,13 +137,13 @@ pub struct LogPart {
 /// Where the warden is.
 #[derive(Debug, Clone)]
 pub struct Warden {
-    socket: PathBuf,
+    socket: Arc<Path>,
 }
 
 impl Warden {
     /// A client for that socket; connects to nothing yet.
     pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+        Self { socket: socket.into() }
     }
 
     /// How it is.
@@ -157,41 +172,107 @@ impl Warden {
         }
     }
 
+    /// The orders whose scripts' results wait for the hub, oldest first.
+    pub async fn results(&self) -> Result<Vec<Sha256>, WardenError> {
+        match self.quick(&WardenRequest::Results {}).await? {
+            WardenAnswer::Results { ops } => Ok(ops),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// One of these results, under seal; at most [`MAX_SEALED_RESULT`] bytes.
+    pub async fn result(&self, op: Sha256) -> Result<Bytes, WardenError> {
+        match self.quick(&WardenRequest::Result { op }).await? {
+            WardenAnswer::Result { op: about, sealed }
+                if about == op && sealed.0.len() <= MAX_SEALED_RESULT =>
+            {
+                Ok(sealed)
+            }
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// Tells it that the hub holds this result durably.
+    pub async fn result_stored(&self, op: Sha256) -> Result<(), WardenError> {
+        match self.quick(&WardenRequest::ResultStored { op }).await? {
+            WardenAnswer::Forgotten {} => Ok(()),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
     /// Hands over a step or an order; what follows takes as long as it takes.
-    pub async fn perform(&self, request: &WardenRequest) -> Result<Performing<'_>, WardenError> {
+    pub async fn perform(&self, request: &WardenRequest) -> Result<Performing, WardenError> {
         Ok(Performing(self.send(request).await?))
     }
 
-    async fn quick(&self, request: &WardenRequest) -> Result<WardenAnswer, WardenError> {
-        let asking = async { self.send(request).await?.answer().await };
-        timeout(QUICK, asking).await.unwrap_or_else(|_| {
-            Err(WardenError::Timeout { path: self.socket.clone(), seconds: QUICK.as_secs() })
-        })
+    /// Hands over a signed `session.open`. When this is given up, so is the session.
+    pub async fn session(&self, envelope: Envelope) -> Result<SessionAnswer, WardenError> {
+        let asking = async {
+            let mut connection = self.send(&WardenRequest::Session { envelope }).await?;
+            loop {
+                match connection.answer().await? {
+                    WardenAnswer::Progress(_) => {}
+                    WardenAnswer::Receipt(receipt) => return Ok(SessionAnswer::Refused(receipt)),
+                    WardenAnswer::SessionReady { receipt } => {
+                        let socket = connection.socket()?;
+                        let held = HeldSession { connection, over: false };
+                        return Ok(SessionAnswer::Ready { receipt, socket, held });
+                    }
+                    other => return Err(self.unexpected(other)),
+                }
+            }
+        };
+        self.within(SESSION, asking).await
     }
 
-    async fn send(&self, request: &WardenRequest) -> Result<Connection<'_>, WardenError> {
-        let frame = encode(request).map_err(WardenError::Request)?;
-        let cannot = |reason: String| WardenError::Connect { path: self.socket.clone(), reason };
-        let mut stream = match timeout(CONNECT, UnixStream::connect(&self.socket)).await {
+    async fn quick(&self, request: &WardenRequest) -> Result<WardenAnswer, WardenError> {
+        self.within(QUICK, async { self.send(request).await?.answer().await }).await
+    }
+
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        asking: impl Future<Output = Result<T, WardenError>>,
+    ) -> Result<T, WardenError> {
+        timeout(limit, asking).await.unwrap_or_else(|_| Err(self.late(limit)))
+    }
+
+    async fn send(&self, request: &WardenRequest) -> Result<Connection, WardenError> {
+        let cannot = |reason: String| WardenError::Connect { path: self.path(), reason };
+        let stream = match timeout(CONNECT, UnixStream::connect(&*self.socket)).await {
             Ok(connected) => connected.map_err(|error| cannot(reason(&error)))?,
             Err(_) => return Err(cannot(format!("no connection within {} s", CONNECT.as_secs()))),
         };
+        let mut framed = Framed::from(stream);
         // From here on the warden may have got it.
-        match timeout(CONNECT, stream.write_all(&frame)).await {
+        match timeout(CONNECT, framed.send(request)).await {
             Ok(Ok(())) => {}
             // A warden that turns this user away answers without reading the question; its words
             // are there all the same, and if they are not, the end of data says so.
-            Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            Ok(Err(error)) => return Err(self.closed(reason(&error))),
-            Err(_) => {
-                return Err(WardenError::Timeout { path: self.socket.clone(), seconds: CONNECT.as_secs() });
-            }
+            Ok(Err(SocketError::Io(error))) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            // A message is made before the first byte of it is sent.
+            Ok(Err(SocketError::Frame(error))) => return Err(WardenError::Request(error)),
+            Ok(Err(error)) => return Err(self.closed(&error)),
+            Err(_) => return Err(self.late(CONNECT)),
         }
-        Ok(Connection { warden: self, stream, buffer: FrameBuffer::default() })
+        Ok(Connection { warden: self.clone(), framed })
     }
 
-    fn closed(&self, reason: String) -> WardenError {
-        WardenError::Closed { path: self.socket.clone(), reason }
+    fn path(&self) -> PathBuf {
+        self.socket.to_path_buf()
+    }
+
+    fn late(&self, limit: Duration) -> WardenError {
+        WardenError::Timeout { path: self.path(), seconds: limit.as_secs() }
+    }
+
+    fn closed(&self, error: &SocketError) -> WardenError {
+        let reason = match error {
+            SocketError::Io(error) => reason(error),
+            SocketError::Cut => "end of data in the middle of a message".to_owned(),
+            SocketError::Frame(_) | SocketError::TooManyFds => error.to_string(),
+        };
+        WardenError::Closed { path: self.path(), reason }
     }
 
     fn unexpected(&self, answer: WardenAnswer) -> WardenError {
@@ -204,7 +285,11 @@ impl Warden {
             | WardenAnswer::Enrolled { .. }
             | WardenAnswer::Progress(_)
             | WardenAnswer::Receipt(_)
-            | WardenAnswer::Receipts { .. } => WardenError::Unexpected { path: self.socket.clone() },
+            | WardenAnswer::Receipts { .. }
+            | WardenAnswer::SessionReady { .. }
+            | WardenAnswer::Results { .. }
+            | WardenAnswer::Result { .. }
+            | WardenAnswer::Forgotten {} => WardenError::Unexpected { path: self.path() },
         }
     }
 }
@@ -219,7 +304,7 @@ fn reason(error: &io::Error) -> String {
 }
 
 /// A step or an order in the warden's hands.
-pub struct Performing<'a>(Connection<'a>);
+pub struct Performing(Connection);
 
 /// What the warden says about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,7 +315,7 @@ pub enum Said {
     Receipt(Signed),
 }
 
-impl Performing<'_> {
+impl Performing {
     /// What comes next; nothing after a receipt or an error.
     pub async fn next(&mut self) -> Result<Said, WardenError> {
         match self.0.answer().await? {
@@ -250,28 +335,87 @@ impl Performing<'_> {
     }
 }
 
-struct Connection<'a> {
-    warden: &'a Warden,
-    stream: UnixStream,
-    buffer: FrameBuffer,
+/// What became of a `session.open`.
+#[derive(Debug)]
+pub enum SessionAnswer {
+    /// The session waits at the other end of `socket`.
+    Ready {
+        /// The log entry, with the session's SSH host key.
+        receipt: Signed,
+        /// Into the session.
+        socket: UnixStream,
+        /// What keeps it alive.
+        held: HeldSession,
+    },
+    /// There is none, and this receipt says why.
+    Refused(Signed),
 }
 
-impl Connection<'_> {
-    async fn answer(&mut self) -> Result<WardenAnswer, WardenError> {
-        loop {
-            let taken = self
-                .buffer
-                .take()
-                .map_err(|source| WardenError::Frame { path: self.warden.socket.clone(), source })?;
-            if let Some(answer) = taken {
-                return Ok(answer);
-            }
-            let mut chunk = [0; 16 * 1024];
-            match self.stream.read(&mut chunk).await {
-                Ok(0) => return Err(self.warden.closed("end of data".to_owned())),
-                Ok(read) => self.buffer.push(&chunk[..read]),
-                Err(error) => return Err(self.warden.closed(reason(&error))),
-            }
+/// The lifeline of a session: it ends on the host when this is dropped.
+#[derive(Debug)]
+pub struct HeldSession {
+    connection: Connection,
+    over: bool,
+}
+
+impl HeldSession {
+    /// Resolves when the session is over on the host, with the receipt that says how, or when the
+    /// warden can no longer say. Can be dropped and called again; waits for ever after that.
+    pub async fn ended(&mut self) -> Result<Signed, WardenError> {
+        if self.over {
+            return std::future::pending().await;
         }
+        let answer = self.connection.answer().await;
+        self.over = true;
+        match answer? {
+            WardenAnswer::Receipt(receipt) => Ok(receipt),
+            other => Err(self.connection.warden.unexpected(other)),
+        }
+    }
+
+    /// Gives the warden a moment to say by itself how the session ended; none when it does not.
+    pub async fn last_word(&mut self) -> Option<Result<Signed, WardenError>> {
+        timeout(LAST_WORD, self.ended()).await.ok()
+    }
+
+    /// Ends the session, if it is not over, and waits a moment for its last entry in the log, so that
+    /// it is there when the log is read next.
+    pub async fn end(&mut self) {
+        if !self.over && self.connection.framed.finish().await.is_ok() {
+            let _ = self.last_word().await;
+        }
+        self.over = true;
+    }
+}
+
+#[derive(Debug)]
+struct Connection {
+    warden: Warden,
+    framed: Framed,
+}
+
+impl Connection {
+    /// Can be dropped and called again.
+    async fn answer(&mut self) -> Result<WardenAnswer, WardenError> {
+        // Receiving holds a buffer; on the heap it does not make every future around it large.
+        match Box::pin(self.framed.receive()).await {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => {
+                Err(WardenError::Closed { path: self.warden.path(), reason: "end of data".to_owned() })
+            }
+            Err(SocketError::Frame(source)) => Err(WardenError::Frame { path: self.warden.path(), source }),
+            Err(error) => Err(self.warden.closed(&error)),
+        }
+    }
+
+    fn socket(&mut self) -> Result<UnixStream, WardenError> {
+        let unusable = |reason: String| WardenError::NoSocket { path: self.warden.path(), reason };
+        let Some(fd) = self.framed.take_fd() else { return Err(unusable("none came".to_owned())) };
+        let stream = std::os::unix::net::UnixStream::from(fd);
+        // The other end of the pair has its own mode.
+        stream
+            .set_nonblocking(true)
+            .and_then(|()| UnixStream::from_std(stream))
+            .map_err(|error| unusable(error.to_string()))
     }
 }

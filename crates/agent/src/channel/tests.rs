@@ -1,4 +1,6 @@
 use super::*;
+use crate::device::DeviceKey;
+use crate::hub::HubPins;
 use crate::orders::{InFlight, desk};
 use crate::testing::{FakeWarden, HOST, HubEnd, done, receipt, soon};
 use authz::{Outcome, RefusalCode};
@@ -35,8 +37,12 @@ impl Bench {
         tokio::spawn(clerk.run());
         let (wanted, wants) = watch::channel(None);
         let desired = DesiredStore::open(dir.path()).unwrap();
+        let device = DeviceKey::open_or_create(dir.path(), &[1; 32]).unwrap();
+        let pins = HubPins { current: Sha256::of(b"key"), next: None };
+        let hub_client = HubClient::new("https://127.0.0.1:1", pins, &device).unwrap();
+        let session = Session::default();
         let mut ports =
-            Ports { warden, desk, desired, wanted, kick: kick.clone(), notes, session: Session::default() };
+            Ports { warden, hub: hub_client, desk, desired, wanted, kick: kick.clone(), notes, session };
         let serving = tokio::spawn(async move {
             let first = hello(HOST, "boot".to_owned(), Purpose::Run, Some(0));
             let ended = serve(agent, first, &mut ports).await;

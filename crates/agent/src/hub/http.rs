@@ -1,7 +1,9 @@
 //! Calls to the hub, and one sentence for everything that can go wrong with them.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::api::ApiFailure;
@@ -75,6 +77,16 @@ pub enum HubError {
 pub struct HubClient {
     pub(crate) url: String,
     pub(crate) http: reqwest::Client,
+    pub(crate) tls: Arc<rustls::ClientConfig>,
+    /// Whether a proxy may be between.
+    pub(crate) proxied: bool,
+}
+
+/// Whether the environment names a proxy that reqwest might use for the hub.
+fn names_a_proxy(variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
+        .into_iter()
+        .any(|name| variable(name).is_some_and(|value| !value.is_empty()))
 }
 
 impl HubClient {
@@ -82,14 +94,15 @@ impl HubClient {
     pub fn new(url: &str, pins: HubPins, device: &DeviceKey) -> Result<Self, HubError> {
         let tls = client_config(pins, device.client_cert()?)?;
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
+            .tls_backend_preconfigured(tls.clone())
             .https_only(true)
             .http1_only()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_secs(10))
             .build()
             .map_err(HubError::Client)?;
-        Ok(Self { url: url.trim_end_matches('/').to_owned(), http })
+        let proxied = names_a_proxy(|name| std::env::var_os(name));
+        Ok(Self { url: url.trim_end_matches('/').to_owned(), http, tls: Arc::new(tls), proxied })
     }
 
     /// Where the hub is.
@@ -136,17 +149,20 @@ impl HubClient {
     }
 
     pub(crate) fn late(&self) -> HubError {
-        let cause = format!("no answer within {} s", TIMEOUT.as_secs());
-        HubError::Unreachable { url: self.url.clone(), cause }
+        self.unreachable(&format!("no answer within {} s", TIMEOUT.as_secs()))
+    }
+
+    pub(crate) fn unreachable(&self, cause: &str) -> HubError {
+        HubError::Unreachable { url: self.url.clone(), cause: printable(cause) }
     }
 
     pub(crate) const fn timeout() -> Duration {
         TIMEOUT
     }
 
-    pub(crate) fn explain(&self, error: &reqwest::Error) -> HubError {
+    pub(crate) fn explain(&self, error: &(dyn Error + 'static)) -> HubError {
         let mut deepest = error.to_string();
-        let mut next: Option<&(dyn Error + 'static)> = Some(error);
+        let mut next = Some(error);
         while let Some(cause) = next {
             if let Some(mismatch) = pin_mismatch(cause) {
                 return HubError::Pin { url: self.url.clone(), mismatch: Box::new(mismatch) };
@@ -154,7 +170,7 @@ impl HubClient {
             deepest = cause.to_string();
             next = cause.source();
         }
-        HubError::Unreachable { url: self.url.clone(), cause: printable(&deepest) }
+        self.unreachable(&deepest)
     }
 }
 
@@ -169,5 +185,22 @@ fn pin_mismatch(cause: &(dyn Error + 'static)) -> Option<PinMismatch> {
             other.0.downcast_ref::<PinMismatch>().cloned()
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_noticed_where_reqwest_would() {
+        let with = |set: &'static str, value: &'static str| {
+            names_a_proxy(move |name| (name == set).then(|| OsString::from(value)))
+        };
+        for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+            assert!(with(name, "http://p:3128"), "{name}");
+            assert!(!with(name, ""), "{name}");
+        }
+        assert!(!with("HTTP_PROXY", "http://p:3128"), "the hub is never reached without TLS");
     }
 }

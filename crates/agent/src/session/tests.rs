@@ -1,5 +1,5 @@
 use super::*;
-use protocol::Sha256;
+use crate::session::results::WINDOW;
 
 fn receipt(n: u8) -> Signed {
     Signed { payload: vec![n].into(), sig: "s".to_owned() }
@@ -13,10 +13,60 @@ fn welcome(receipts_held: u64) -> HubFrame {
     HubFrame::Welcome { v: VERSION, receipts_held }
 }
 
+/// Past Welcome, at a warden that has no results.
 fn open(held: u64) -> Session {
     let mut session = Session::default();
-    assert_eq!(session.on_frame(welcome(held)), [Effect::Opened, Effect::ReadLog { first: held }]);
+    let begins = [Effect::Opened, Effect::ReadLog { first: held }, Effect::ListResults];
+    assert_eq!(session.on_frame(welcome(held)), begins);
+    assert_eq!(session.on_results(vec![]), []);
     session
+}
+
+/// The same, with the log announced.
+fn settled(held: u64) -> Session {
+    let mut session = open(held);
+    assert_eq!(session.on_log(held, vec![]).len(), 1);
+    session
+}
+
+fn op(n: u8) -> Sha256 {
+    Sha256::of(&[n])
+}
+
+fn sealed() -> Bytes {
+    b"sealed".to_vec().into()
+}
+
+fn sends_result(n: u8) -> Effect {
+    Effect::Send(AgentFrame::JobResult { op: op(n), sealed: sealed() })
+}
+
+fn tunnel(n: u8) -> TunnelId {
+    TunnelId::from_bytes([n; 16])
+}
+
+fn report(log_size: u64) -> Note {
+    use protocol::report::{HostReport, WardenReport};
+    let unknown = || "not read".to_owned();
+    let warden = WardenReport {
+        version: "0.1.0".to_owned(),
+        host_key: crate::testing::host_key().public().fingerprint(),
+        policy_version: 1,
+        policy: op(0),
+        log_size,
+        closed: None,
+    };
+    Note::Report(Box::new(HostReport {
+        v: 1,
+        collected_at: 1,
+        boot_id: "b".to_owned(),
+        agent_version: "0.1.0".to_owned(),
+        warden: Known::Known(warden),
+        node: Known::Unknown(unknown()),
+        certificate: Known::Unknown(unknown()),
+        guests: Known::Unknown(unknown()),
+        storages: Known::Unknown(unknown()),
+    }))
 }
 
 fn closes(effects: &[Effect]) -> bool {
@@ -83,7 +133,8 @@ fn pending_stays_and_keeps_what_makes_sense_later() {
             Effect::Opened,
             Effect::Send(trouble(1)),
             Effect::Send(AgentFrame::Plan { plan: latest, problem: None }),
-            Effect::ReadLog { first: 0 }
+            Effect::ReadLog { first: 0 },
+            Effect::ListResults,
         ]
     );
 }
@@ -140,6 +191,9 @@ fn a_hub_that_breaks_the_protocol_is_left() {
             desired.clone(),
             HubFrame::ReportStored { seq: 0 },
             HubFrame::ReceiptsStored { held: 9 },
+            HubFrame::JobResultStored { op: op(1) },
+            HubFrame::TunnelOpen { tunnel: tunnel(1), envelope: envelope.clone() },
+            HubFrame::TunnelClose { tunnel: tunnel(1), why: "x".to_owned() },
             HubFrame::Welcome { v: 2, receipts_held: 0 },
         ] {
             let mut session = Session::default();
@@ -149,7 +203,8 @@ fn a_hub_that_breaks_the_protocol_is_left() {
             assert!(!session.is_open());
         }
     }
-    for frame in [welcome(0), HubFrame::Pending {}, HubFrame::ReportStored { seq: 1 }] {
+    let never_sent = HubFrame::JobResultStored { op: op(1) };
+    for frame in [welcome(0), HubFrame::Pending {}, HubFrame::ReportStored { seq: 1 }, never_sent] {
         assert!(closes(&open(0).on_frame(frame)));
     }
     let mut session = open(4);
@@ -170,4 +225,159 @@ fn an_open_session_passes_on_what_the_hub_wants() {
     let state = DesiredState::default();
     let desired = HubFrame::Desired { generation: 1, state: state.clone() };
     assert_eq!(session.on_frame(desired), [Effect::Adopt { generation: 1, state }]);
+    let envelope = Envelope::new(vec![2].into(), vec![]);
+    let opens = HubFrame::TunnelOpen { tunnel: tunnel(1), envelope: envelope.clone() };
+    assert_eq!(session.on_frame(opens), [Effect::OpenTunnel { tunnel: tunnel(1), envelope }]);
+    let closes = HubFrame::TunnelClose { tunnel: tunnel(2), why: "left\u{1b}[2J".to_owned() };
+    let why = "left?[2J".to_owned();
+    assert_eq!(session.on_frame(closes), [Effect::CloseTunnel { tunnel: tunnel(2), why }]);
+}
+
+#[test]
+fn news_of_a_tunnel_go_up_with_the_log() {
+    let mut session = settled(0);
+    let over = AgentFrame::TunnelClose { tunnel: tunnel(1), why: "the session ended".to_owned() };
+    assert_eq!(session.on_tunnel(over.clone()), [Effect::Send(over.clone()), Effect::ReadLog { first: 0 }]);
+    // A tunnel ends with its connection: there is nothing to tell the next one.
+    session.not_sent(over);
+    session.begin();
+    assert_eq!(
+        session.on_frame(welcome(0)),
+        [Effect::Opened, Effect::ReadLog { first: 0 }, Effect::ListResults]
+    );
+}
+
+#[test]
+fn a_result_follows_its_receipt_and_is_forgotten_when_the_hub_holds_it() {
+    let mut session = settled(0);
+    let ended = Note::Ended { op: op(1), ran: true };
+    assert_eq!(session.on_note(ended), [Effect::ReadLog { first: 0 }]);
+    let effects = session.on_log(0, vec![receipt(1)]);
+    let receipts = Effect::Send(AgentFrame::Receipts { first: 0, receipts: vec![receipt(1)] });
+    assert_eq!(effects, [receipts, Effect::ReadResult { op: op(1) }]);
+    assert_eq!(session.on_result(op(1), sealed()), [sends_result(1)]);
+    assert_eq!(session.on_frame(HubFrame::ReceiptsStored { held: 1 }), [Effect::ReadLog { first: 1 }]);
+    assert_eq!(session.on_log(1, vec![]), []);
+    let stored = HubFrame::JobResultStored { op: op(1) };
+    assert_eq!(session.on_frame(stored.clone()), [Effect::ForgetResult { op: op(1) }]);
+    assert_eq!(session.on_result_done(), []);
+    assert!(closes(&session.on_frame(stored)), "it was sent once");
+}
+
+#[test]
+fn a_result_waits_for_a_reading_of_the_log_that_began_after_it() {
+    let mut session = open(0);
+    // The first reading is under way and may be too early.
+    assert_eq!(session.on_note(Note::Ended { op: op(1), ran: true }), []);
+    let full: Vec<Signed> = (0..100).map(receipt).collect();
+    assert_eq!(session.on_log(0, full).len(), 1);
+    let effects = session.on_frame(HubFrame::ReceiptsStored { held: 100 });
+    assert_eq!(effects, [Effect::ReadLog { first: 100 }]);
+    assert_eq!(session.on_log_failed(), []);
+    assert_eq!(session.on_tick(), [Effect::ReadLog { first: 100 }]);
+    // One that comes meanwhile does not hold up the one before it.
+    assert_eq!(session.on_note(Note::Ended { op: op(2), ran: true }), []);
+    let effects = session.on_log(100, vec![receipt(9)]);
+    assert!(matches!(&effects[..], [Effect::Send(_), Effect::ReadResult { op: first }] if *first == op(1)));
+    assert_eq!(session.on_result(op(1), sealed()), [sends_result(1)], "and the second one waits");
+    assert_eq!(session.on_frame(HubFrame::ReceiptsStored { held: 101 }), [Effect::ReadLog { first: 101 }]);
+    assert_eq!(session.on_log(101, vec![]), [Effect::ReadResult { op: op(2) }]);
+}
+
+#[test]
+fn results_are_sent_again_on_each_connection_until_they_are_acknowledged() {
+    let mut session = Session::default();
+    for _ in 0..2 {
+        session.begin();
+        session.on_frame(welcome(0));
+        assert_eq!(session.on_log(0, vec![]).len(), 1);
+        assert_eq!(session.on_results(vec![op(1)]), [Effect::ReadLog { first: 0 }]);
+        assert_eq!(session.on_log(0, vec![]), [Effect::ReadResult { op: op(1) }]);
+        assert_eq!(session.on_result(op(1), sealed()), [sends_result(1)]);
+        // Not twice on one connection.
+        assert_eq!(
+            session.on_note(Note::Ended { op: op(7), ran: false }),
+            [Effect::ReadLog { first: 0 }, Effect::ListResults]
+        );
+        assert_eq!(session.on_results(vec![op(1)]), []);
+    }
+    session.begin();
+    session.on_frame(welcome(0));
+    let late = HubFrame::JobResultStored { op: op(1) };
+    assert!(closes(&session.on_frame(late)), "that was another connection");
+}
+
+#[test]
+fn few_results_are_on_their_way_and_one_is_read_at_a_time() {
+    let mut session = settled(0);
+    let all: Vec<Sha256> = (0..20).map(op).collect();
+    session.on_note(Note::Ended { op: op(0), ran: false });
+    assert_eq!(session.on_log(0, vec![]), []);
+    assert_eq!(session.on_results(all), [Effect::ReadLog { first: 0 }]);
+    let mut effects = session.on_log(0, vec![]);
+    let mut sent = 0;
+    while let [.., Effect::ReadResult { op: next }] = &effects[..] {
+        let next = *next;
+        assert_eq!(next, op(sent));
+        assert_eq!(session.on_tick(), [], "one at a time");
+        effects = session.on_result(next, sealed());
+        sent += 1;
+    }
+    assert_eq!(usize::from(sent), WINDOW);
+    // Acknowledged in any order; each makes room for one, after the warden forgot it.
+    let stored = HubFrame::JobResultStored { op: op(3) };
+    assert_eq!(session.on_frame(stored), [Effect::ForgetResult { op: op(3) }]);
+    assert_eq!(session.on_frame(HubFrame::JobResultStored { op: op(0) }), []);
+    assert_eq!(session.on_result_done(), [Effect::ForgetResult { op: op(0) }]);
+    assert_eq!(session.on_result_done(), [Effect::ReadResult { op: op(sent) }]);
+}
+
+#[test]
+fn an_absent_warden_is_asked_for_results_at_the_next_tick_or_report() {
+    let mut session = settled(0);
+    session.on_note(Note::Ended { op: op(1), ran: false });
+    assert_eq!(session.on_results_failed(), []);
+    assert_eq!(session.on_log(0, vec![]), [], "not before");
+    assert_eq!(session.on_tick(), [Effect::ListResults]);
+    assert_eq!(session.on_results(vec![op(1)]), [Effect::ReadLog { first: 0 }]);
+    assert_eq!(session.on_log(0, vec![]), [Effect::ReadResult { op: op(1) }]);
+    // It goes away in the middle: the list is made again.
+    assert_eq!(session.on_results_failed(), []);
+    let effects = session.on_note(report(0));
+    assert!(matches!(&effects[..], [Effect::Send(_), Effect::ListResults]), "{effects:?}");
+    assert_eq!(session.on_results(vec![op(1)]), [Effect::ReadLog { first: 0 }]);
+    assert_eq!(session.on_log(0, vec![]), [Effect::ReadResult { op: op(1) }]);
+    assert_eq!(session.on_result(op(1), sealed()), [sends_result(1)]);
+    // What the hub holds is not sent again because the warden could not be told.
+    let stored = HubFrame::JobResultStored { op: op(1) };
+    assert_eq!(session.on_frame(stored), [Effect::ForgetResult { op: op(1) }]);
+    assert_eq!(session.on_not_forgotten(op(1)), []);
+    assert_eq!(session.on_tick(), [Effect::ForgetResult { op: op(1) }]);
+    assert_eq!(session.on_result_done(), [Effect::ListResults]);
+    assert_eq!(session.on_results(vec![]), []);
+    assert_eq!(session.on_tick(), []);
+}
+
+#[test]
+fn a_result_that_cannot_be_had_holds_up_no_other() {
+    let mut session = settled(0);
+    session.on_note(Note::Ended { op: op(0), ran: false });
+    session.on_log(0, vec![]);
+    session.on_results(vec![op(1), op(2)]);
+    assert_eq!(session.on_log(0, vec![]), [Effect::ReadResult { op: op(1) }]);
+    assert_eq!(session.on_result_done(), [Effect::ReadResult { op: op(2) }]);
+}
+
+/// A warden that was started again ended scripts that nobody here waits for any more.
+#[test]
+fn a_log_that_grew_unseen_is_read_and_results_are_looked_for() {
+    let mut session = settled(3);
+    let effects = session.on_note(report(4));
+    assert!(
+        matches!(&effects[..], [Effect::Send(_), Effect::ReadLog { first: 3 }, Effect::ListResults]),
+        "{effects:?}"
+    );
+    session.on_results(vec![]);
+    session.on_log(3, vec![]);
+    assert!(matches!(&session.on_note(report(3))[..], [Effect::Send(_)]));
 }
