@@ -6,18 +6,55 @@ use std::path::PathBuf;
 use authz::enroll::AnswerError;
 use authz::files::FileError;
 use authz::order::OrderError;
+use protocol::HostName;
 use protocol::config::ConfigError;
 use protocol::text::printable;
-use protocol::{HostName, Sha256};
 
+use crate::args::Command;
 use crate::hub::HubError;
 use crate::judge::JudgeError;
+use crate::openssh::OpenSshError;
 use crate::policy_file::PolicyInitError;
 use crate::prepare::PrepareError;
 use crate::resolve::{Distrust, ResolveError};
+use crate::result::ResultError;
+use crate::script::ScriptError;
+use crate::session_dir::SessionDirError;
+use crate::signer::SignerError;
+use crate::ssh_args::PassedError;
 use crate::state::StateError;
+use crate::tunnel::RelayError;
 
-/// Why a command failed. All of these end with exit status 1.
+/// Exit status of a failure of ours. Usage errors are 2 everywhere (clap's).
+///
+/// | command | 0 | else |
+/// |---|---|---|
+/// | run, result | the script ended with 0 | [`protocol::job::JobEnd::exit_code`]; 255 where that is not known |
+/// | ssh, cp | as ssh and scp say | the same; 255 for failures of ours, as ssh does |
+/// | connect | the session ended | 255 |
+/// | all others | success | 1 |
+pub fn failure_status(command: &Command) -> u8 {
+    match command {
+        Command::Run(_) | Command::Result(_) | Command::Ssh(_) | Command::Cp(_) | Command::Connect(_) => 255,
+        Command::Policy(_)
+        | Command::Login(_)
+        | Command::Enroll(_)
+        | Command::Hosts(_)
+        | Command::Host(_)
+        | Command::Apply(_)
+        | Command::Plan(_)
+        | Command::Op(_)
+        | Command::Show { .. }
+        | Command::Sign(_)
+        | Command::Submit(_)
+        | Command::Orders(_)
+        | Command::Order(_)
+        | Command::Receipts(_)
+        | Command::Sessions(_) => 1,
+    }
+}
+
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The state directory.
@@ -35,6 +72,27 @@ pub enum Failure {
     /// A receipt that is not believed.
     #[error(transparent)]
     Judge(#[from] JudgeError),
+    /// No key to sign with.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    /// No script.
+    #[error(transparent)]
+    Script(#[from] ScriptError),
+    /// A result that is not believed.
+    #[error(transparent)]
+    Result(#[from] ResultError),
+    /// The directory of a session.
+    #[error(transparent)]
+    SessionDir(#[from] SessionDirError),
+    /// The connection of a session.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
+    /// Arguments that ssh or scp shall not get.
+    #[error(transparent)]
+    Passed(#[from] PassedError),
+    /// ssh or scp.
+    #[error(transparent)]
+    OpenSsh(#[from] OpenSshError),
     /// No order.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
@@ -93,14 +151,12 @@ pub enum Failure {
         hint: String,
     },
     /// The order may or may not have arrived.
-    #[error("{why}; the order may have reached the hub all the same: see `writ order {host} {op} --wait`")]
+    #[error("{why}; the order may have reached the hub all the same: see `{resume}`")]
     Uncertain {
         /// In words.
         why: String,
-        /// The host.
-        host: HostName,
-        /// The order.
-        op: Sha256,
+        /// The command that tells.
+        resume: String,
         /// What exactly.
         #[source]
         source: Box<HubError>,
@@ -125,14 +181,38 @@ impl Failure {
 pub struct Answer {
     /// The result.
     pub stdout: String,
-    /// Not empty: exit status 1.
+    /// Not empty: the exit status is that of a failure.
     pub failures: Vec<String>,
+    /// What a script printed.
+    pub output: Option<Output>,
+    /// What is worth a word and is no failure; to stderr.
+    pub notes: Vec<String>,
+    /// Exit status of what ran elsewhere, when nothing here failed.
+    pub status: u8,
+    /// The key to what is printed here: forgotten once it is printed.
+    pub forget: Option<PathBuf>,
+}
+
+/// What a script printed on a host. Any bytes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// Its standard error.
+    pub stderr: Vec<u8>,
+    /// Even a terminal gets them as they are.
+    pub raw: bool,
 }
 
 impl Answer {
     /// Success.
     pub fn ok(stdout: impl Into<String>) -> Self {
-        Self { stdout: stdout.into(), failures: Vec::new() }
+        Self::with(stdout, Vec::new())
+    }
+
+    /// A result with what is wrong in it.
+    pub fn with(stdout: impl Into<String>, failures: Vec<String>) -> Self {
+        Self { stdout: stdout.into(), failures, ..Self::default() }
     }
 }
 

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use protocol::api::{
     ApiFailure, DesiredAccepted, EnrollmentApprove, EnrollmentCreated, EnrollmentNew, EnrollmentView,
-    HostDetail, HostView, LoginAnswer, LoginChallenge, OrderAccepted, OrderView, ReceiptsView,
+    HostDetail, HostView, LoginAnswer, LoginChallenge, OrderAccepted, OrderView, ReceiptsView, TunnelAnswer,
+    TunnelView,
 };
 use protocol::desired::DesiredState;
 use protocol::text::printable;
-use protocol::{Envelope, HostId, Sha256, Signed};
-use reqwest::header::{AUTHORIZATION, HeaderValue};
-use reqwest::{Method, RequestBuilder, StatusCode, Url, redirect};
+use protocol::{Envelope, HostId, Sha256, Signed, TunnelId, tunnel};
+use reqwest::header::{AUTHORIZATION, CONNECTION, HeaderValue, UPGRADE};
+use reqwest::{Method, RequestBuilder, StatusCode, Upgraded, Url, redirect};
 use serde::de::DeserializeOwned;
 
 use crate::tls::{Mismatch, client_config};
@@ -24,6 +25,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const REQUEST: Duration = Duration::from_secs(30);
 /// Long polls last up to [`POLL_S`] at the hub.
 const LONG_POLL: Duration = Duration::from_secs(40);
+/// The hub waits up to 40 s for the host to open a session.
+const TUNNEL: Duration = Duration::from_secs(60);
 /// How long one question about an order waits at the hub, seconds.
 pub const POLL_S: u64 = 25;
 /// As long as the enrollment code allows.
@@ -268,6 +271,43 @@ impl Hub {
         self.json("receipts", request).await
     }
 
+    /// Asks for a session; the hub waits for the host.
+    pub async fn open_tunnel(&self, id: &HostId, envelope: &Envelope) -> Result<TunnelAnswer, HubError> {
+        let request =
+            self.request(Method::POST, &format!("hosts/{id}/tunnels")).json(envelope).timeout(TUNNEL);
+        self.json("an answer about a session", request).await
+    }
+
+    /// A host's newest sessions.
+    pub async fn tunnels(&self, id: &HostId) -> Result<Vec<TunnelView>, HubError> {
+        self.json("a list of sessions", self.request(Method::GET, &format!("hosts/{id}/tunnels"))).await
+    }
+
+    /// Ends a session.
+    pub async fn close_tunnel(&self, tunnel: &TunnelId) -> Result<TunnelView, HubError> {
+        self.json("a closed session", self.request(Method::DELETE, &format!("tunnels/{tunnel}"))).await
+    }
+
+    /// The data connection of a session, behind the same pin.
+    pub async fn dial(&self, tunnel: &TunnelId) -> Result<Upgraded, HubError> {
+        let request = self
+            .request(Method::GET, &format!("tunnels/{tunnel}/data"))
+            .header(CONNECTION, "upgrade")
+            .header(UPGRADE, tunnel::UPGRADE);
+        let response = request.send().await.map_err(|error| self.no_answer(error))?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(self.refusal(response).await);
+        }
+        let named = response
+            .headers()
+            .get(UPGRADE)
+            .map(|name| name.as_bytes().eq_ignore_ascii_case(tunnel::UPGRADE.as_bytes()));
+        if named != Some(true) {
+            return Err(HubError::Status { hub: self.address.clone(), status: 101 });
+        }
+        response.upgrade().await.map_err(|error| self.no_answer(error))
+    }
+
     /// `path` is made of our own words, numbers and hexadecimal digits only.
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}/api/v1/{path}", self.address));
@@ -287,8 +327,15 @@ impl Hub {
     }
 
     async fn body(&self, request: RequestBuilder) -> Result<Vec<u8>, HubError> {
-        let mut response = request.send().await.map_err(|error| self.no_answer(error))?;
-        let status = response.status();
+        let response = request.send().await.map_err(|error| self.no_answer(error))?;
+        if response.status().is_success() {
+            self.read(response).await
+        } else {
+            Err(self.refusal(response).await)
+        }
+    }
+
+    async fn read(&self, mut response: reqwest::Response) -> Result<Vec<u8>, HubError> {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.no_answer(error))? {
             if body.len() + chunk.len() > MAX_BODY {
@@ -296,18 +343,25 @@ impl Hub {
             }
             body.extend_from_slice(&chunk);
         }
-        if status.is_success() {
-            return Ok(body);
-        }
+        Ok(body)
+    }
+
+    /// What an answer that is no success says.
+    async fn refusal(&self, response: reqwest::Response) -> HubError {
+        let status = response.status();
+        let body = match self.read(response).await {
+            Ok(body) => body,
+            Err(error) => return error,
+        };
         // A refused login says why; with a token in hand 401 only means that it counts no more.
         if status == StatusCode::UNAUTHORIZED && self.token.is_some() {
-            return Err(HubError::Login);
+            return HubError::Login;
         }
         match serde_json::from_slice::<ApiFailure>(&body) {
             Ok(ApiFailure { code, message }) => {
-                Err(HubError::Refused { code: printable(&code), message: printable(&message) })
+                HubError::Refused { code: printable(&code), message: printable(&message) }
             }
-            Err(_) => Err(HubError::Status { hub: self.address.clone(), status: status.as_u16() }),
+            Err(_) => HubError::Status { hub: self.address.clone(), status: status.as_u16() },
         }
     }
 

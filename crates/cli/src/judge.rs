@@ -2,7 +2,7 @@
 //! tested against a hub that forges, mixes up and leaves out.
 
 use authz::receipt::ReceiptError;
-use authz::{Event, Outcome, Receipt, RefusalCode};
+use authz::{Event, Outcome, PublicKey, Receipt, RefusalCode};
 use protocol::api::{OrderReceipt, OrderView};
 use protocol::{Envelope, HostName, Sha256, Signed};
 
@@ -54,6 +54,16 @@ pub enum JudgeError {
         /// What it is about.
         about: String,
     },
+    /// A real receipt about this order, but no open session.
+    #[error(
+        "the hub says that the session is open, but host '{host}' signed something else about it: {about}"
+    )]
+    NotReady {
+        /// The host.
+        host: HostName,
+        /// What it signed.
+        about: String,
+    },
     /// The answer is about another order altogether.
     #[error("asked about order {expected}, the hub answers about order {found}: the hub is wrong or lying")]
     OtherView {
@@ -85,7 +95,9 @@ pub fn believe(signed: &Signed, host: &Believed) -> Result<Receipt, JudgeError> 
 pub fn believe_about(signed: &Signed, host: &Believed, op: &Sha256) -> Result<Receipt, JudgeError> {
     let receipt = believe(signed, host)?;
     let about = match &receipt.event {
-        Event::Order { op: found, .. } | Event::OrderCommitted { op: found, .. } => {
+        Event::Order { op: found, .. }
+        | Event::OrderCommitted { op: found, .. }
+        | Event::SessionReady { op: found, .. } => {
             if found == op {
                 return Ok(receipt);
             }
@@ -99,6 +111,23 @@ pub fn believe_about(signed: &Signed, host: &Believed, op: &Sha256) -> Result<Re
     Err(JudgeError::OtherOrder { expected: *op, about })
 }
 
+/// The SSH host key of the session that this order opened, by the host's word. Nobody else's word will do:
+/// whoever could name another key could stand in the middle of the session.
+pub fn session_host_key(signed: &Signed, host: &Believed, op: &Sha256) -> Result<PublicKey, JudgeError> {
+    let receipt = believe_about(signed, host, op)?;
+    let not_ready = |about: String| JudgeError::NotReady { host: host.name().clone(), about };
+    match &receipt.event {
+        Event::SessionReady { host_key, .. } => {
+            PublicKey::try_from(*host_key).map_err(|error| not_ready(error.to_string()))
+        }
+        Event::Order { outcome, .. } => Err(not_ready(outcome.to_string())),
+        Event::OrderCommitted { .. }
+        | Event::Enrolled { .. }
+        | Event::StepStarted { .. }
+        | Event::Step { .. } => Err(not_ready("it is only accepted".to_owned())),
+    }
+}
+
 /// What the receipts of one order say.
 #[derive(Debug, Default)]
 pub struct Story {
@@ -107,10 +136,14 @@ pub struct Story {
     pub end: Option<Receipt>,
     /// The nonce was burned during this submission.
     pub committed: bool,
+    /// Of a session: it was open.
+    pub ready: bool,
     /// A successful end that lies before this submission.
     pub earlier_success: Option<Receipt>,
     /// The order as the hub shows it, if its payload is the one that was asked for.
     pub envelope: Option<Envelope>,
+    /// Of a script: what the hub shows as its sealed result. The receipt tells whether it is.
+    pub result: Option<Vec<u8>>,
 }
 
 /// Believes every receipt in the hub's answer or none: one bad receipt means that this hub's
@@ -120,7 +153,8 @@ pub fn story(view: &OrderView, after: u64, host: &Believed, op: &Sha256) -> Resu
         return Err(JudgeError::OtherView { expected: *op, found: view.op });
     }
     let envelope = Some(&view.envelope).filter(|envelope| envelope.id() == *op).cloned();
-    let mut story = Story { envelope, ..Story::default() };
+    let result = view.result.as_ref().map(|sealed| sealed.0.clone());
+    let mut story = Story { envelope, result, ..Story::default() };
     for OrderReceipt { version, receipt } in &view.receipts {
         let receipt = believe_about(receipt, host, op)?;
         let success = receipt.order_outcome().map(|(_, outcome)| outcome.is_success());
@@ -135,7 +169,10 @@ pub fn story(view: &OrderView, after: u64, host: &Believed, op: &Sha256) -> Resu
                     story.end = Some(receipt);
                 }
             }
-            (None, new) => story.committed |= new,
+            (None, new) => {
+                story.committed |= new;
+                story.ready |= new && matches!(receipt.event, Event::SessionReady { .. });
+            }
         }
     }
     Ok(story)
@@ -144,6 +181,16 @@ pub fn story(view: &OrderView, after: u64, host: &Believed, op: &Sha256) -> Resu
 /// Whether the host refused the order because it was used before.
 pub fn is_replay(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Refused { code: RefusalCode::Replay, .. })
+}
+
+impl Story {
+    /// The script ran, and the hub does not show its result yet.
+    pub fn lacks_result(&self) -> bool {
+        let ran = |receipt: &Receipt| {
+            receipt.order_outcome().is_some_and(|(_, outcome)| matches!(outcome, Outcome::Ran { .. }))
+        };
+        self.result.is_none() && self.end.as_ref().is_some_and(ran)
+    }
 }
 
 /// Why the host's history has a hole or a crack.

@@ -9,39 +9,55 @@
 //! | module | does |
 //! |---|---|
 //! | [`resolve`] | which host a name means |
-//! | [`prepare`] | orders from reports |
+//! | [`prepare`] | orders from reports, and orders about the host |
 //! | [`judge`] | receipts and a host's log |
+//! | [`script`], [`result`] | what `writ run` sends, and what comes back under seal |
+//! | [`ssh_config`], [`ssh_args`] | what ssh is told, and what it may be told |
 //! | [`policy_file`] | the first policy |
 //! | [`render`], [`render_host`], [`text`] | how things read |
 //! | [`document`] | the operator's TOML, with lines |
 //!
-//! The thin shell: [`args`], [`state`] (the private directory), [`tls`] and [`hub`] (one pinned
-//! connection), [`commands`], [`error`] (sentences and exit codes).
+//! The thin shell: [`args`], [`state`] (the private directory), [`signer`] and [`agent`] (key files and
+//! ssh-agent), [`tls`] and [`hub`] (one pinned connection), [`tunnel`], [`session_dir`] and [`signals`]
+//! (sessions), [`openssh`] (the one place that starts a process), [`commands`], [`error`] (sentences and exit
+//! codes).
 
+pub mod agent;
 pub mod args;
 pub mod commands;
 pub mod document;
 pub mod error;
 pub mod hub;
 pub mod judge;
+pub mod openssh;
 pub mod policy_file;
 pub mod prepare;
 pub mod render;
 pub mod render_host;
 pub mod resolve;
+pub mod result;
+pub mod script;
+pub mod session_dir;
+pub mod signals;
+pub mod signer;
+pub mod ssh_args;
+pub mod ssh_config;
 pub mod state;
 pub mod text;
 pub mod tls;
+pub mod tunnel;
 
 #[cfg(test)]
 mod testing;
 
-use std::io::Write as _;
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-/// Runs the command line. Usage errors end with 2, failures with 1.
+use error::{Answer, Output};
+
+/// Runs the command line. Usage errors end with 2, failures as [`error::failure_status`] says.
 pub async fn run() -> ExitCode {
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
@@ -51,20 +67,64 @@ pub async fn run() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let verbose = cli.verbose;
-    match commands::dispatch(cli).await {
-        Ok(answer) => {
-            // A reader such as `head` may close the pipe early.
-            let mut stdout = std::io::stdout().lock();
-            let _ = stdout.write_all(answer.stdout.as_bytes()).and_then(|()| stdout.flush());
-            for failure in &answer.failures {
-                eprintln!("writ: {}", protocol::text::printable(failure));
-            }
-            if answer.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
+    let (verbose, failed) = (cli.verbose, ExitCode::from(error::failure_status(&cli.command)));
+    let answer = match commands::dispatch(cli, agent::Agent::from_environment()).await {
+        Ok(answer) => answer,
         Err(failure) => {
             eprintln!("{}", error::sentence(&failure, verbose));
-            ExitCode::FAILURE
+            return failed;
         }
+    };
+    if let Err(error) = print(&answer) {
+        // What was not printed can be asked for again: its key stays.
+        let again = if answer.forget.is_some() { "; read it again with `writ result HOST OP`" } else { "" };
+        eprintln!("writ: the result cannot be written ({error}){again}");
+        return failed;
+    }
+    if let Some(Err(error)) = answer.forget.as_deref().map(std::fs::remove_file)
+        && error.kind() != ErrorKind::NotFound
+    {
+        eprintln!("writ: the key to the result is not needed any more and cannot be removed ({error})");
+    }
+    for line in answer.notes.iter().chain(&answer.failures) {
+        eprintln!("writ: {}", protocol::text::printable(line));
+    }
+    if answer.failures.is_empty() { ExitCode::from(answer.status) } else { failed }
+}
+
+/// A reader such as `head` may close the pipe early: that is nobody's failure.
+fn print(answer: &Answer) -> io::Result<()> {
+    let (stdout, stderr) = (io::stdout(), io::stderr());
+    let closed_is_fine = |result: io::Result<()>| match result {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    };
+    closed_is_fine(write(&mut stdout.lock(), answer.stdout.as_bytes()))?;
+    let Some(Output { stdout: out, stderr: err, raw }) = &answer.output else { return Ok(()) };
+    closed_is_fine(write_output(&mut stdout.lock(), out, *raw || !stdout.is_terminal()))?;
+    closed_is_fine(write_output(&mut stderr.lock(), err, *raw || !stderr.is_terminal()))
+}
+
+/// Bytes from a host as they are, or as a terminal may have them.
+fn write_output(to: &mut impl Write, bytes: &[u8], raw: bool) -> io::Result<()> {
+    if raw { write(to, bytes) } else { write(to, result::for_terminal(bytes).as_bytes()) }
+}
+
+fn write(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    to.write_all(bytes).and_then(|()| to.flush())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_gets_exactly_the_bytes_and_a_terminal_gets_text() {
+        let bytes = b"\x1b[2J\xff\r\n";
+        let (mut pipe, mut terminal) = (Vec::new(), Vec::new());
+        write_output(&mut pipe, bytes, true).unwrap();
+        write_output(&mut terminal, bytes, false).unwrap();
+        assert_eq!(pipe, bytes);
+        assert_eq!(terminal, b"^[[2J\\xff^M\n");
     }
 }

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use authz::policy::{Bounds, Operator, PolicyDocument, PolicyError, Role, Rule};
+use authz::order::Binding;
+use authz::policy::{Bounds, MAX_VALIDITY_IMMEDIATE_S, Operator, PolicyDocument, PolicyError, Role, Rule};
 use authz::{Kind, Namespace, Policy, PublicKey};
 use protocol::text::printable;
 use protocol::{HostName, Vmid};
@@ -10,8 +11,15 @@ use protocol::{HostName, Vmid};
 use crate::text::{span, utc};
 
 /// What the operators of a first policy may order. Everything else is refused by the host.
-const KINDS: [Kind; 5] =
-    [Kind::GuestStart, Kind::GuestTag, Kind::SnapshotCreate, Kind::SnapshotRollback, Kind::SnapshotDelete];
+const KINDS: [Kind; 7] = [
+    Kind::GuestStart,
+    Kind::GuestTag,
+    Kind::SnapshotCreate,
+    Kind::SnapshotRollback,
+    Kind::SnapshotDelete,
+    Kind::JobRun,
+    Kind::SessionOpen,
+];
 /// Longest validity of an order under a first policy, seconds.
 const MAX_VALIDITY_S: u64 = 3_600;
 
@@ -63,12 +71,15 @@ pub fn first_policy(
         }],
         operators,
         rules: KINDS
-            .map(|kind| Rule {
-                kind,
-                role: role.clone(),
-                threshold: 1,
-                standing: true,
-                max_validity_s: MAX_VALIDITY_S,
+            .map(|kind| {
+                let immediate = kind.binding() == Binding::Immediate;
+                Rule {
+                    kind,
+                    role: role.clone(),
+                    threshold: 1,
+                    standing: !immediate,
+                    max_validity_s: if immediate { MAX_VALIDITY_IMMEDIATE_S } else { MAX_VALIDITY_S },
+                }
             })
             .to_vec(),
         bounds: Bounds {
@@ -113,7 +124,8 @@ pub fn describe(policy: &Policy) -> String {
     }
     text.push_str("\nMay be ordered with signatures (all else is refused)\n");
     for Rule { kind, role, threshold, standing, max_validity_s } in rules {
-        let plan = if *standing { "without a plan" } else { "bound to a plan" };
+        let free = *standing || matches!(kind.binding(), Binding::None | Binding::Immediate);
+        let plan = if free { "without a plan" } else { "bound to a plan" };
         let _ = writeln!(
             text,
             "  {:18}  {threshold} of role {role}, {plan}, valid for at most {}",
@@ -141,6 +153,18 @@ pub fn describe(policy: &Policy) -> String {
     text
 }
 
+/// What root writes on a host so that its runner accepts this policy; nothing where the policy lets nobody
+/// order scripts or sessions.
+pub fn runner_hint(policy: &Policy) -> Option<String> {
+    let wanted = [Kind::JobRun, Kind::SessionOpen].iter().any(|kind| policy.rule(*kind).is_some());
+    wanted.then(|| {
+        format!(
+            "To allow scripts and sessions on a host, root there writes this line into its runner.toml:\n  policy_sha256 = \"{}\"\n",
+            policy.hash()
+        )
+    })
+}
+
 fn list<T: std::fmt::Display>(items: impl Iterator<Item = T>) -> String {
     let items: Vec<String> = items.map(|item| printable(&item.to_string())).collect();
     if items.is_empty() { "none".to_owned() } else { items.join(", ") }
@@ -160,9 +184,23 @@ mod tests {
         assert!(policy.rule(Kind::SnapshotRollback).is_some_and(|rule| rule.standing));
         assert!(policy.rule(Kind::GuestDestroy).is_none());
         let text = describe(&policy);
-        for says in ["alice", "snapshot.rollback", "100-999999999", &policy.hash().to_string()] {
+        for says in [
+            "alice",
+            "snapshot.rollback",
+            "100-999999999",
+            &policy.hash().to_string(),
+            "job.run             1 of role operators, without a plan, valid for at most 60 min",
+            "session.open        1 of role operators, without a plan, valid for at most 10 min",
+        ] {
             assert!(text.contains(says), "{text}");
         }
+        let session = policy.rule(Kind::SessionOpen).unwrap();
+        assert!(!session.standing && policy.rule(Kind::JobRun).unwrap().standing);
+        let line = format!("policy_sha256 = \"{}\"", policy.hash());
+        assert!(runner_hint(&policy).unwrap().contains(&line));
+        let mut guests_only = policy.document().clone();
+        guests_only.rules.truncate(5);
+        assert_eq!(runner_hint(&Policy::decode(&guests_only.encode()).unwrap()), None);
     }
 
     #[test]

@@ -15,7 +15,11 @@ use protocol::{GuestRef, HostName, Nonce, RunState, SnapshotName, SnapshotRef, T
 
 use crate::resolve::Believed;
 
-/// What the operator wants to order.
+mod host;
+
+pub use host::{longest_validity, prepare_for_host};
+
+/// What the operator wants to order about a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wish {
     /// `guest.start`
@@ -142,6 +146,19 @@ pub enum PrepareError {
         "your policy does not let {0} stand without a plan, and hosts cannot compute plans yet: the host would refuse the order"
     )]
     NeedsPlan(Kind),
+    /// More signatures than one person can give.
+    #[error(
+        "your policy wants {threshold} signers for {kind}, and this command signs with one key: the host would refuse the order"
+    )]
+    Signers {
+        /// The kind.
+        kind: Kind,
+        /// The policy's.
+        threshold: u32,
+    },
+    /// A number or a list that no order may have.
+    #[error("no order can be made of this: {0}")]
+    Range(String),
     /// Too long.
     #[error("your policy lets {kind} be valid for at most {max_s} s, not {asked_s} s: use a shorter --valid")]
     Validity {
@@ -225,19 +242,13 @@ pub fn prepare(
     let Circumstances { nonce, now, valid_s, reason, ticket } = with;
     Ok(Order {
         params,
-        host: HostRef {
-            id: *host.id(),
-            key: host.key.fingerprint(),
-            generation: host.statement.host_key_gen,
-            cluster: None,
-            name: host.name().clone(),
-        },
-        guest: GuestRef {
+        host: host_ref(host),
+        guest: Some(GuestRef {
             vmid,
             kind: guest.kind,
             name: guest.name.clone(),
             identity: config.identity.clone(),
-        },
+        }),
         pre,
         plan: None,
         nonce,
@@ -251,10 +262,20 @@ pub fn prepare(
     })
 }
 
+fn host_ref(host: &Believed) -> HostRef {
+    HostRef {
+        id: *host.id(),
+        key: host.key.fingerprint(),
+        generation: host.statement.host_key_gen,
+        cluster: None,
+        name: host.name().clone(),
+    }
+}
+
 /// What the host would refuse anyway is said before anybody signs.
 fn check_rule(policy: &Policy, kind: Kind, valid_s: u64) -> Result<(), PrepareError> {
     let rule = policy.rule(kind).ok_or(PrepareError::NoRule(kind))?;
-    if !rule.standing && kind.binding() != Binding::None {
+    if !rule.standing && !matches!(kind.binding(), Binding::None | Binding::Immediate) {
         return Err(PrepareError::NeedsPlan(kind));
     }
     if valid_s > rule.max_validity_s {

@@ -1,12 +1,12 @@
 //! Orders and receipts as a person reads them. Pure; every foreign word is made safe.
 
-use authz::order::{Class, Params};
+use authz::order::{Class, JobParams, Params, SessionParams};
 use authz::receipt::Signer;
 use authz::{Event, Order, Outcome, Receipt};
 use protocol::text::printable;
 use protocol::{GuestIdentity, Sha256, SnapshotRef, Tag};
 
-use crate::text::{fields, span, utc};
+use crate::text::{bytes, fields, span, utc};
 
 /// The order, all of it: nothing that is signed is left out.
 pub fn order(order: &Order, op: &Sha256) -> String {
@@ -16,22 +16,32 @@ pub fn order(order: &Order, op: &Sha256) -> String {
         Class::Disruptive => "DISRUPTIVE",
         Class::Destructive => "DESTRUCTIVE",
     };
-    let guest = &order.guest;
-    let mut rows = vec![
-        (
-            "host",
-            format!(
-                "{} (id {}, key {}, generation {})",
-                order.host.name, order.host.id, order.host.key, order.host.generation
-            ),
+    let mut rows = vec![(
+        "host",
+        format!(
+            "{} (id {}, key {}, generation {})",
+            order.host.name, order.host.id, order.host.key, order.host.generation
         ),
-        ("guest", format!("{} {} '{}'", guest.kind, guest.vmid, guest.name)),
-    ];
+    )];
+    if let Some(guest) = &order.guest {
+        rows.push(("guest", format!("{} {} '{}'", guest.kind, guest.vmid, guest.name)));
+    }
     if let Some(cluster) = &order.host.cluster {
         rows.push(("cluster", cluster.clone()));
     }
     rows.push(("effect", effect(order)));
-    identity(&guest.identity, &mut rows);
+    match &order.params {
+        Params::JobRun(params) => script(params, &mut rows),
+        Params::SessionOpen(params) => session(params, &mut rows),
+        Params::GuestStart(_)
+        | Params::GuestTag(_)
+        | Params::SnapshotCreate(_)
+        | Params::SnapshotRollback(_)
+        | Params::SnapshotDelete(_) => {}
+    }
+    if let Some(guest) = &order.guest {
+        identity(&guest.identity, &mut rows);
+    }
     if let Some(state) = order.pre.state {
         rows.push(("only if", format!("the guest is {state}")));
     }
@@ -99,6 +109,38 @@ fn effect(order: &Order) -> String {
             if params.start { "started afterwards" } else { "not started afterwards" }
         ),
         Params::SnapshotDelete(_) => format!("delete snapshot '{name}' for good"),
+        Params::JobRun(params) => format!("run a script as {}, once", params.user),
+        Params::SessionOpen(params) => format!("open an SSH session as {}: {}", params.user, params.mode),
+    }
+}
+
+fn script(params: &JobParams, rows: &mut Vec<(&'static str, String)>) {
+    let JobParams { script, script_len, interpreter, args, user: _, env, timeout_s, max_output, result_key } =
+        params;
+    rows.push(("script", format!("{script_len} bytes, SHA-256 {script}, read by {interpreter}")));
+    rows.extend(args.iter().map(|arg| ("argument", format!("{:?}", arg.as_str()))));
+    rows.extend(env.iter().map(|var| ("environment", format!("{}={:?}", var.name, var.value.as_str()))));
+    let kept = bytes((*max_output).into());
+    rows.push(("limits", format!("killed after {}, {kept} of output kept", span((*timeout_s).into()))));
+    rows.push(("result to", format!("key {}", result_key.fingerprint())));
+}
+
+fn session(params: &SessionParams, rows: &mut Vec<(&'static str, String)>) {
+    let SessionParams { key, user: _, mode: _, forwards, idle_s, max_s } = params;
+    rows.extend(forwards.iter().map(|target| ("forward to", target.to_string())));
+    let (idle, max) = (span((*idle_s).into()), span((*max_s).into()));
+    rows.push(("limits", format!("ends after {idle} idle, and after {max} in any case")));
+    rows.push(("client key", key.fingerprint().to_string()));
+}
+
+/// What an order is about, in a few words: its kind, and the guest or the account.
+pub fn about(order: &Order) -> String {
+    match (&order.params, &order.guest) {
+        (Params::JobRun(JobParams { user, .. }) | Params::SessionOpen(SessionParams { user, .. }), _) => {
+            format!("{} as {user}", order.kind())
+        }
+        (_, Some(guest)) => format!("{} {}", order.kind(), guest.vmid),
+        (_, None) => order.kind().to_string(),
     }
 }
 
@@ -112,7 +154,7 @@ pub fn snapshot(snapshot: &SnapshotRef) -> String {
 /// How it ended, with Proxmox's task and warnings.
 pub fn outcome(outcome: &Outcome) -> String {
     let upid = match outcome {
-        Outcome::Refused { .. } | Outcome::Aborted { .. } => None,
+        Outcome::Refused { .. } | Outcome::Aborted { .. } | Outcome::Ran { .. } => None,
         Outcome::Warnings { upid, .. } => Some(upid),
         Outcome::Done { upid, .. } | Outcome::Failed { upid, .. } | Outcome::Unknown { upid, .. } => {
             upid.as_ref()
@@ -148,6 +190,10 @@ pub fn receipt_row(receipt: &Receipt) -> Vec<String> {
         Event::OrderCommitted { op, kind, signers: by } => {
             (format!("order {} {kind}", short(op)), format!("committed, signed by {}", signers(by)))
         }
+        Event::SessionReady { op, host_key } => (
+            format!("order {} session.open", short(op)),
+            format!("the session is open, its SSH host key is {}", host_key.fingerprint()),
+        ),
         Event::Order { op, kind, vmid, outcome, .. } => {
             let vmid = vmid.map(|vmid| format!(" {vmid}")).unwrap_or_default();
             (
@@ -173,8 +219,10 @@ pub fn short(hash: &Sha256) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prepare::prepare_for_host;
     use crate::prepare::{Circumstances, Wish, prepare};
-    use crate::testing::{NOW, believed, done, ended, guest, policy, receipt, report};
+    use crate::testing::session as session_params;
+    use crate::testing::{NOW, believed, done, ended, guest, job, policy, receipt, report, with};
     use protocol::Nonce;
 
     #[test]
@@ -233,6 +281,49 @@ mod tests {
         let signed = receipt(1, Some((3, Sha256::of(b"before"))), event);
         let row = receipt_row(&Receipt::verify(&signed, host.id(), &host.key).unwrap());
         assert_eq!([&row[0], &row[2], &row[3]], ["3", "step of generation 4: start qemu 101", "started"]);
+    }
+
+    #[test]
+    fn scripts_and_sessions_show_everything_that_is_signed() {
+        let host = believed(1, "web1");
+        let mut params = job();
+        params.args = vec!["--all".parse().unwrap(), "two words".parse().unwrap()];
+        params.env = vec![authz::order::EnvVar { name: "A".parse().unwrap(), value: "b c".parse().unwrap() }];
+        let made = prepare_for_host(&host, &policy(), Params::JobRun(params.clone()), with()).unwrap();
+        assert_eq!(about(&made), "job.run as root");
+        let text = order(&made, &Sha256::of(b"op"));
+        for says in [
+            "Order job.run (DESTRUCTIVE)",
+            "run a script as root, once",
+            "14 bytes",
+            &params.script.to_string(),
+            "read by /bin/sh",
+            "\"--all\"",
+            "\"two words\"",
+            "A=\"b c\"",
+            "killed after 60 s, 1000 B of output kept",
+            &params.result_key.fingerprint().to_string(),
+        ] {
+            assert!(text.contains(says), "{says:?} is missing in\n{text}");
+        }
+        assert!(!text.contains("guest"), "{text}");
+        let made = prepare_for_host(&host, &policy(), Params::SessionOpen(session_params()), with()).unwrap();
+        assert_eq!(about(&made), "session.open as www-data");
+        let text = order(&made, &Sha256::of(b"op"));
+        for says in [
+            "open an SSH session as www-data: shell, commands and sftp",
+            "forward to  127.0.0.1:8006",
+            "ends after 10 min idle, and after 8 h in any case",
+            &session_params().key.fingerprint().to_string(),
+        ] {
+            assert!(text.contains(says), "{says:?} is missing in\n{text}");
+        }
+        let ready = Event::SessionReady { op: Sha256::of(b"op"), host_key: session_params().key };
+        let signed = receipt(1, None, ready);
+        let row = receipt_row(&Receipt::verify(&signed, host.id(), &host.key).unwrap());
+        assert!(row[2].contains("session.open") && row[3].contains("SHA256:"), "{row:?}");
+        let ran = Outcome::Ran { result: Sha256::of(b"r"), size: 300, duration_ms: 1_250 };
+        assert_eq!(outcome(&ran), "the script ran for 1.2 s; its result (300 bytes) is sealed");
     }
 
     #[test]

@@ -101,7 +101,7 @@ pub enum StateError {
 struct ConfigFile {
     hub: String,
     hub_pin: Sha256,
-    key: PathBuf,
+    key: Option<PathBuf>,
 }
 
 /// The same, parsed.
@@ -111,8 +111,8 @@ pub struct Config {
     pub hub: HubAddress,
     /// SHA-256 of its TLS SubjectPublicKeyInfo.
     pub pin: Sha256,
-    /// The operator's private key file.
-    pub key: PathBuf,
+    /// The operator's key file, private or public; none: the one key in ssh-agent.
+    pub key: Option<PathBuf>,
 }
 
 /// What is kept of an enrollment until the host is approved. K in it is secret.
@@ -163,7 +163,7 @@ impl Home {
             }
         };
         files::prepare_state_dir(&root)?;
-        for part in ["enrollments", "hosts", "orders"] {
+        for part in ["enrollments", "hosts", "orders", "results", "sessions"] {
             files::prepare_state_dir(&root.join(part))?;
         }
         Ok(Self { root })
@@ -191,14 +191,14 @@ impl Home {
 
     /// Replaces the configuration.
     pub fn save_config(&self, config: &Config) -> Result<(), StateError> {
-        let key = config.key.to_str().filter(|key| !key.contains(char::is_control));
-        let key = key.ok_or_else(|| StateError::Path(config.key.clone()))?;
-        // Without control characters a JSON string is a TOML string.
-        let quoted = serde_json::Value::from(key).to_string();
-        let text = format!(
-            "# Written by `writ login`.\nhub = \"{}\"\nhub_pin = \"{}\"\nkey = {quoted}\n",
-            config.hub, config.pin
-        );
+        let mut text =
+            format!("# Written by `writ login`.\nhub = \"{}\"\nhub_pin = \"{}\"\n", config.hub, config.pin);
+        if let Some(path) = &config.key {
+            let key = path.to_str().filter(|key| !key.contains(char::is_control));
+            let key = key.ok_or_else(|| StateError::Path(path.clone()))?;
+            // Without control characters a JSON string is a TOML string.
+            text.push_str(&format!("key = {}\n", serde_json::Value::from(key)));
+        }
         Ok(files::write_atomic(&self.path("config.toml"), text.as_bytes())?)
     }
 
@@ -300,6 +300,43 @@ impl Home {
         }
     }
 
+    /// Keeps the private key to the result of a script. An OpenSSH key file, so that `age -d -i` can open
+    /// the result too.
+    pub fn save_result_key(&self, op: &Sha256, key: &SecretKey) -> Result<(), StateError> {
+        let path = self.result_key_path(op);
+        let text = key
+            .to_openssh(&format!("result of order {op}"))
+            .map_err(|why| StateError::Key { path: path.clone(), why })?;
+        Ok(files::write_atomic(&path, text.as_bytes())?)
+    }
+
+    /// That key; none when another machine sent the order, or its result was read.
+    pub fn result_key(&self, op: &Sha256) -> Result<Option<SecretKey>, StateError> {
+        let path = self.result_key_path(op);
+        let bytes = match files::read_secret(&path) {
+            Err(error) if error.is_not_found() => return Ok(None),
+            other => other?,
+        };
+        let fail = |why| StateError::Key { path: path.clone(), why };
+        let text = std::str::from_utf8(&bytes).map_err(|_| fail(KeyError::NotAPrivateKey))?;
+        SecretKey::from_openssh(text, None).map(Some).map_err(fail)
+    }
+
+    /// Forgets that key.
+    pub fn forget_result_key(&self, op: &Sha256) -> Result<bool, StateError> {
+        remove(&self.result_key_path(op))
+    }
+
+    /// Where that key is.
+    pub fn result_key_path(&self, op: &Sha256) -> PathBuf {
+        self.path("results").join(op.to_string())
+    }
+
+    /// Where the session of a host has its files when nobody says where.
+    pub fn session_dir(&self, host: &HostName) -> PathBuf {
+        self.path("sessions").join(host.as_str())
+    }
+
     fn list(&self, part: &str) -> Result<Vec<PathBuf>, StateError> {
         let directory = self.path(part);
         let fail = |source| FileError::io("list", &directory, source);
@@ -384,15 +421,32 @@ mod tests {
         let config = Config {
             hub: "https://hub.example:8440".parse().unwrap(),
             pin: Sha256::of(b"pin"),
-            key: "/home/a \"b\"\\/id".into(),
+            key: Some("/home/a \"b\"\\/id".into()),
         };
         home.save_config(&config).unwrap();
         let again = home.config().unwrap();
         assert_eq!((again.hub, again.pin, again.key), (config.hub, config.pin, config.key));
-        let evil = Config { key: "/x\n[evil]".into(), ..home.config().unwrap() };
+        let evil = Config { key: Some("/x\n[evil]".into()), ..home.config().unwrap() };
         assert!(matches!(home.save_config(&evil), Err(StateError::Path(_))));
+        home.save_config(&Config { key: None, ..home.config().unwrap() }).unwrap();
+        assert_eq!(home.config().unwrap().key, None);
         home.save_token("secret").unwrap();
         assert_eq!(home.token().unwrap(), "secret");
+    }
+
+    #[test]
+    fn the_key_to_a_result_is_private_and_kept_until_it_is_forgotten() {
+        use std::os::unix::fs::MetadataExt as _;
+        let (_dir, home) = home();
+        let op = Sha256::of(b"op");
+        assert!(home.result_key(&op).unwrap().is_none());
+        home.save_result_key(&op, &alice()).unwrap();
+        let path = home.path("results").join(op.to_string());
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(*home.result_key(&op).unwrap().unwrap().seed(), *alice().seed());
+        assert!(home.forget_result_key(&op).unwrap() && !home.forget_result_key(&op).unwrap());
+        files::write_atomic(&path, b"garbage").unwrap();
+        assert!(home.result_key(&op).unwrap_err().to_string().contains("not an OpenSSH private key"));
     }
 
     #[test]

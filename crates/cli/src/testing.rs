@@ -1,5 +1,6 @@
 //! People, hosts and reports that this crate's tests share.
 
+use authz::order::{JobParams, SessionMode, SessionParams};
 use authz::policy::Policy;
 use authz::statement::sign_host;
 use authz::{Event, Outcome, Receipt, SecretKey};
@@ -131,18 +132,57 @@ pub(crate) fn guest(vmid: u32) -> GuestReport {
     }
 }
 
-/// A rollback on host 1, valid for ten minutes from [`NOW`].
-pub(crate) fn order() -> authz::Order {
-    let with = Circumstances {
+/// Ten minutes from [`NOW`].
+pub(crate) fn with() -> Circumstances {
+    Circumstances {
         nonce: protocol::Nonce::from_bytes([7; 16]),
         now: NOW,
         valid_s: 600,
         reason: "undo the update".parse().unwrap(),
         ticket: None,
-    };
+    }
+}
+
+/// To whom results are sealed.
+pub(crate) fn result_key() -> SecretKey {
+    SecretKey::from_seed(&[0x71; 32])
+}
+
+/// Sealed with the same randomness each time: for tests alone.
+pub(crate) fn sealed_to(key: &SecretKey, bytes: &[u8]) -> Vec<u8> {
+    sealed::seal(&key.public().to_wire(), bytes, sealed::Randomness::from_bytes(&[0x31; 64])).unwrap()
+}
+
+pub(crate) fn job() -> JobParams {
+    JobParams {
+        script: Sha256::of(b"exec 'uptime'\n"),
+        script_len: 14,
+        interpreter: "/bin/sh".parse().unwrap(),
+        args: vec![],
+        user: "root".parse().unwrap(),
+        env: vec![],
+        timeout_s: 60,
+        max_output: 1000,
+        result_key: result_key().public().to_wire(),
+    }
+}
+
+pub(crate) fn session() -> SessionParams {
+    SessionParams {
+        key: SecretKey::from_seed(&[0x72; 32]).public().to_wire(),
+        user: "www-data".parse().unwrap(),
+        mode: SessionMode::Full {},
+        forwards: vec!["127.0.0.1:8006".parse().unwrap()],
+        idle_s: 600,
+        max_s: 28_800,
+    }
+}
+
+/// A rollback on host 1, valid for ten minutes from [`NOW`].
+pub(crate) fn order() -> authz::Order {
     let wish = Wish::Rollback { snapshot: "before-update".parse().unwrap(), start: false };
     let vmid = Vmid::try_from(101).unwrap();
-    prepare(&believed(1, "web1"), &policy(), &report(vec![guest(101)]), vmid, &wish, with).unwrap()
+    prepare(&believed(1, "web1"), &policy(), &report(vec![guest(101)]), vmid, &wish, with()).unwrap()
 }
 
 pub(crate) fn report(guests: Vec<GuestReport>) -> HostReport {

@@ -81,6 +81,23 @@ pub fn parse_duration(text: &str) -> Result<u64, DurationError> {
     number.checked_mul(factor).filter(|seconds| *seconds <= 3_650 * 86_400).ok_or(DurationError)
 }
 
+/// Why a text is no size.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a size is a whole number of bytes, or one with a unit, such as 64KiB or 1MiB")]
+pub struct SizeError;
+
+/// A size such as `1000`, `64KiB` or `1MiB`, in bytes.
+pub fn parse_size(text: &str) -> Result<u64, SizeError> {
+    let (digits, factor) = match text.strip_suffix("KiB") {
+        Some(digits) => (digits, 1024),
+        None => text.strip_suffix("MiB").map_or((text, 1), |digits| (digits, 1024 * 1024)),
+    };
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(SizeError);
+    }
+    digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).ok_or(SizeError)
+}
+
 /// Aligned columns without frames. Every cell is made safe for the terminal here, so that nobody
 /// can forget it.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
@@ -154,6 +171,18 @@ mod tests {
         assert_eq!(parse_duration("7d"), Ok(604_800));
         for bad in ["", "10", "m", "-1s", "1.5h", " 1s", "1 s", "99999999999999999999s", "4000d", "1ü"] {
             assert_eq!(parse_duration(bad), Err(DurationError), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_bytes_or_have_a_binary_unit() {
+        assert_eq!(
+            [parse_size("0"), parse_size("64KiB"), parse_size("2MiB")],
+            [Ok(0), Ok(65_536), Ok(2 << 20)]
+        );
+        for bad in ["", "KiB", "1K", "1MB", "1.5MiB", "-1", " 1", "1 KiB", "0x10", "99999999999999999999MiB"]
+        {
+            assert_eq!(parse_size(bad), Err(SizeError), "{bad:?}");
         }
     }
 

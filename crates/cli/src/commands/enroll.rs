@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use authz::enroll::verify_answer;
-use authz::statement::sign_host;
 use protocol::Sha256;
 use protocol::api::{EnrollmentApprove, EnrollmentNew, EnrollmentState, EnrollmentView};
 use protocol::enroll::{EnrollmentAnswer, EnrollmentCode, HostStatement};
@@ -14,8 +13,9 @@ use tokio::time::Instant;
 use super::{Context, Session, now, or_interrupt, random};
 use crate::args::EnrollCommand;
 use crate::error::{Answer, Failure};
+use crate::policy_file::runner_hint;
 use crate::resolve::compare_with_memory;
-use crate::state::{PendingEnrollment, read_key};
+use crate::state::PendingEnrollment;
 use crate::text::{fields, json, table, utc};
 
 const LONGEST_S: u64 = 7 * 86_400;
@@ -31,8 +31,7 @@ pub(super) async fn run(ctx: &Context, command: EnrollCommand) -> Result<Answer,
         EnrollCommand::Approve { which, wait, key } => {
             let pending = find(&session, &which).await?;
             let hint = format!("go on with `writ enroll approve {} --wait 60s`", pending.id);
-            let key = key.unwrap_or_else(|| session.config.key.clone());
-            or_interrupt(&hint, approve(ctx, &session, &pending, wait, &key)).await
+            or_interrupt(&hint, approve(ctx, &session, &pending, wait, key.as_deref())).await
         }
         EnrollCommand::Reject { which } => {
             // By number also what another machine started: refusing needs no secret.
@@ -98,8 +97,9 @@ async fn new(
          The code is secret: whoever has it can enroll in the host's place. It is not shown again.\n\
          On the host, as root:  writ-agent enroll\n\
          and paste the code when asked (or use --code-file FILE; never as an argument).\n\
-         Then here:             writ enroll approve {name} --wait 60s\n",
-        utc(created.expires_at)
+         Then here:             writ enroll approve {name} --wait 60s\n{}",
+        utc(created.expires_at),
+        runner_hint(&session.policy).unwrap_or_default()
     )))
 }
 
@@ -206,7 +206,7 @@ async fn approve(
     session: &Session,
     pending: &PendingEnrollment,
     wait_s: u64,
-    key: &std::path::Path,
+    key: Option<&std::path::Path>,
 ) -> Result<Answer, Failure> {
     let answer = match wait_for_answer(ctx, session, pending, wait_s).await? {
         Answered::Waits(answer) => answer,
@@ -234,14 +234,14 @@ async fn approve(
         ("policy", statement.policy.to_string()),
     ]);
     ctx.note(&format!("enrollment {}: the host proved that it knows the code", pending.id));
-    let key = read_key(key)?;
+    let key = ctx.signer(key, &session.config).await?;
     if session.policy.may_sign(&key.public(), authz::Namespace::Enroll).is_none() {
         return Err(Failure::other(format!(
             "your policy does not let key {} vouch for hosts: use a key of an operator with enroll.v1@writ",
             key.public().fingerprint()
         )));
     }
-    let signed = sign_host(&statement, &key);
+    let signed = key.vouch(&statement).await?;
     session.hub.approve(pending.id, &EnrollmentApprove { statement: signed.clone() }).await?;
     session.home.remember_signed(&statement, &signed)?;
     session.home.forget_enrollment(pending.id)?;

@@ -7,7 +7,7 @@ use protocol::Sha256;
 use protocol::api::{
     ApiFailure, DesiredAccepted, EnrollmentCreated, EnrollmentNew, EnrollmentState, EnrollmentView,
     HostDetail, HostView, LoginAnswer, LoginChallenge, OrderAccepted, OrderReceipt, OrderView, PlanView,
-    ReceiptsView,
+    ReceiptsView, TunnelView,
 };
 use protocol::enroll::EnrollmentAnswer;
 use protocol::report::HostReport;
@@ -20,8 +20,14 @@ use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::testing::{NOW, name};
+
+/// Carries out a submitted script.
+pub(super) type Runner = Box<dyn Fn(&Envelope) -> (Signed, Vec<u8>) + Send>;
+/// Answers a request for a session: HTTP status and body.
+pub(super) type Opener = Box<dyn Fn(&Envelope) -> (u16, String) + Send>;
 
 /// What the hub says. Tests change it as they like.
 #[derive(Default)]
@@ -38,6 +44,15 @@ pub(super) struct Says {
     pub(super) logged_out: bool,
     /// Makes the receipt for a submitted order.
     pub(super) judge: Option<Box<dyn Fn(Sha256) -> Signed + Send>>,
+    /// Carries out a submitted script: the receipt, and the sealed result.
+    pub(super) runner: Option<Runner>,
+    result: Option<Vec<u8>>,
+    pub(super) refuses_orders: Option<ApiFailure>,
+    /// Answers a request for a session.
+    pub(super) opens: Option<Opener>,
+    pub(super) tunnels: Vec<TunnelView>,
+    /// Takes the other end of a data connection.
+    pub(super) data: Option<Box<dyn FnOnce(TlsStream<TcpStream>) + Send>>,
     order: Option<(Envelope, Vec<OrderReceipt>)>,
     /// Everything that arrived: method, path, body.
     pub(super) heard: Vec<(String, String, Vec<u8>)>,
@@ -86,19 +101,45 @@ impl Says {
             ("PUT", ["hosts", _, "desired"]) => ok(&DesiredAccepted { generation: 3, changed: true }),
             ("GET", ["hosts", _, "orders"]) => ok(&self.order.as_ref().map(|_| self.order()).as_slice()),
             ("POST", ["hosts", _, "orders"]) => {
+                if let Some(failure) = &self.refuses_orders {
+                    return (507, serde_json::to_string(failure).unwrap());
+                }
                 let envelope: Envelope = serde_json::from_slice(body).unwrap();
                 let op = envelope.id();
-                let mut receipts = self.order.take().map(|(_, receipts)| receipts).unwrap_or_default();
+                let before = self.order.take().filter(|(envelope, _)| envelope.id() == op);
+                let mut receipts = before.map(|(_, receipts)| receipts).unwrap_or_default();
                 let version = receipts.last().map_or(1, |receipt| receipt.version + 1);
                 if let Some(judge) = &self.judge {
                     receipts.push(OrderReceipt { version: version + 1, receipt: judge(op) });
                 }
+                if let Some(runner) = &self.runner {
+                    let (receipt, result) = runner(&envelope);
+                    receipts.push(OrderReceipt { version: version + 1, receipt });
+                    self.result = Some(result);
+                }
                 self.order = Some((envelope, receipts));
                 ok(&OrderAccepted { op, version, online: true })
             }
-            ("GET", ["hosts", _, "orders", _]) => ok(&self.order()),
+            ("GET", ["hosts", _, "orders", _]) => {
+                ok(&OrderView { result: self.result.clone().map(Into::into), ..self.order() })
+            }
+            ("POST", ["hosts", _, "tunnels"]) => {
+                let envelope: Envelope = serde_json::from_slice(body).unwrap();
+                self.opens.as_ref().unwrap()(&envelope)
+            }
+            ("GET", ["hosts", _, "tunnels"]) => ok(&self.tunnels),
+            ("DELETE", ["tunnels", id]) => {
+                ok(self.tunnels.iter().find(|view| view.id.to_string() == **id).unwrap())
+            }
             _ => (404, "not a hub's words".to_owned()),
         }
+    }
+
+    /// From now on only this about the order.
+    pub(super) fn shows(&mut self, receipt: Signed, result: Vec<u8>) {
+        let order = self.order.as_mut().unwrap();
+        order.1 = vec![OrderReceipt { version: 9, receipt }];
+        self.result = Some(result);
     }
 
     fn order(&self) -> OrderView {
@@ -113,6 +154,7 @@ impl Says {
             online: true,
             progress: None,
             problem: None,
+            result: None,
             receipts,
         }
     }
@@ -134,7 +176,7 @@ impl Says {
     }
 }
 
-fn ok<T: Serialize + ?Sized>(value: &T) -> (u16, String) {
+pub(super) fn ok<T: Serialize + ?Sized>(value: &T) -> (u16, String) {
     (200, serde_json::to_string(value).unwrap())
 }
 
@@ -215,6 +257,20 @@ async fn connection(acceptor: TlsAcceptor, stream: TcpStream, says: Arc<Mutex<Sa
     }
     let mut words = text.split(' ');
     let (method, path) = (words.next().unwrap(), words.next().unwrap());
+    if path.ends_with("/data") {
+        let wanted = text.to_ascii_lowercase().contains("upgrade: writ-tunnel/1\r\n");
+        let data = {
+            let mut says = says.lock().unwrap();
+            says.heard.push((method.to_owned(), path.to_owned(), bytes[..head].to_vec()));
+            says.data.take()
+        };
+        if let (true, Some(data)) = (wanted, data) {
+            let switch = "HTTP/1.1 101 x\r\nconnection: upgrade\r\nupgrade: writ-tunnel/1\r\n\r\n";
+            stream.write_all(switch.as_bytes()).await.unwrap();
+            data(stream);
+            return;
+        }
+    }
     let (status, body) = says.lock().unwrap().reply(method, path, &bytes[head..]);
     let answer = format!(
         "HTTP/1.1 {status} x\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",

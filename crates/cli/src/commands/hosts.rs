@@ -64,7 +64,7 @@ pub(super) async fn list(ctx: &Context, args: HostsArgs) -> Result<Answer, Failu
         .collect();
     let rows: Vec<Row<'_>> = roster.rows.iter().map(|(view, verdict)| Row::new(view, verdict)).collect();
     if args.json {
-        return Ok(Answer { stdout: json(&rows), failures });
+        return Ok(Answer::with(json(&rows), failures));
     }
     if rows.is_empty() {
         return Ok(Answer::ok("No hosts: bring one in with `writ enroll new`.\n"));
@@ -89,7 +89,7 @@ pub(super) async fn list(ctx: &Context, args: HostsArgs) -> Result<Answer, Failu
             ],
         })
         .collect();
-    Ok(Answer { stdout: table(&["NAME", "SITE", "CHANNEL", "LAST REPORT", "ID"], &cells), failures })
+    Ok(Answer::with(table(&["NAME", "SITE", "CHANNEL", "LAST REPORT", "ID"], &cells), failures))
 }
 
 /// One host for programs.

@@ -2,23 +2,26 @@
 
 use std::path::PathBuf;
 
-use authz::statement::sign_login;
-
 use super::{Context, now};
 use crate::args::LoginArgs;
 use crate::error::{Answer, Failure};
 use crate::hub::{Hub, HubAddress};
-use crate::state::{Config, Home, StateError, read_key, read_policy};
+use crate::signer::Signer;
+use crate::state::{Config, Home, StateError, read_policy};
 use crate::text::utc;
 
 pub(super) async fn run(ctx: &Context, args: LoginArgs) -> Result<Answer, Failure> {
     let home = ctx.home()?;
-    let config = merge(&home, &args)?;
+    let config = merge(&home, &args, ctx.agent.is_known())?;
     let (policy, bytes) = match &args.policy {
         Some(path) => read_policy(path)?,
         None => home.policy()?,
     };
-    let key = read_key(&config.key)?;
+    // Named here or stored from an earlier login; either way it is the one that the operator means.
+    let key = match &args.key {
+        Some(_) => Signer::choose(config.key.as_deref(), None, &ctx.agent).await?,
+        None => ctx.signer(None, &config).await?,
+    };
     if policy.operator_of(&key.public()).is_none() {
         ctx.note(&format!(
             "note: key {} is not in your policy: hosts will refuse what it signs",
@@ -29,7 +32,7 @@ pub(super) async fn run(ctx: &Context, args: LoginArgs) -> Result<Answer, Failur
     let hub = Hub::new(config.hub.clone(), config.pin, None)?;
     let challenge = hub.challenge().await?;
     // The pin is the key that TLS just proved, so the signature is worth nothing at another hub.
-    let answer = hub.login(&sign_login(config.pin, challenge.challenge, &key)).await?;
+    let answer = hub.login(&key.login(config.pin, challenge.challenge).await?).await?;
     let printable_token = !answer.token.is_empty() && answer.token.bytes().all(|b| b.is_ascii_graphic());
     if !printable_token || answer.token.len() > 1024 {
         return Err(Failure::other(
@@ -58,7 +61,7 @@ pub(super) async fn run(ctx: &Context, args: LoginArgs) -> Result<Answer, Failur
 }
 
 /// Options win over what is stored; what is missing in both is named.
-fn merge(home: &Home, args: &LoginArgs) -> Result<Config, Failure> {
+fn merge(home: &Home, args: &LoginArgs, agent: bool) -> Result<Config, Failure> {
     let stored = match home.config() {
         Ok(config) => Some(config),
         Err(StateError::NoConfig) => None,
@@ -73,12 +76,13 @@ fn merge(home: &Home, args: &LoginArgs) -> Result<Config, Failure> {
             stored.hub
         )));
     }
+    let first = stored.is_none();
     let mut missing = Vec::new();
     let hub = given.or_else(|| stored.as_ref().map(|config| config.hub.clone()));
     let pin = args.pin.or_else(|| stored.as_ref().map(|config| config.pin));
     let key = match &args.key {
         Some(path) => Some(absolute(path.clone())?),
-        None => stored.map(|config| config.key),
+        None => stored.and_then(|config| config.key),
     };
     if hub.is_none() {
         missing.push("--hub https://NAME:PORT");
@@ -86,14 +90,15 @@ fn merge(home: &Home, args: &LoginArgs) -> Result<Config, Failure> {
     if pin.is_none() {
         missing.push("--pin HEX");
     }
-    if key.is_none() {
+    // With an agent the key in it will do, now and later.
+    if key.is_none() && first && !agent {
         missing.push("--key FILE");
     }
     if args.policy.is_none() && matches!(home.policy(), Err(StateError::NoPolicy)) {
         missing.push("--policy FILE");
     }
-    match (hub, pin, key) {
-        (Some(hub), Some(pin), Some(key)) if missing.is_empty() => Ok(Config { hub, pin, key }),
+    match (hub, pin) {
+        (Some(hub), Some(pin)) if missing.is_empty() => Ok(Config { hub, pin, key }),
         _ => Err(Failure::other(format!(
             "the first login on this machine also needs {}: see `writ login --help`",
             missing.join(" ")

@@ -1,13 +1,17 @@
 //! The commands: read, ask, judge, write. What they decide is decided in the pure modules.
 
 mod apply;
+mod connect;
 mod enroll;
 mod hosts;
 mod login;
 mod op;
 mod orders;
 mod policy;
+mod run;
+mod sessions;
 mod sign;
+mod ssh;
 mod submit;
 mod wait;
 
@@ -15,19 +19,21 @@ use std::future::Future;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use authz::{Order, Policy, files};
+use authz::{Namespace, Order, Policy, files};
 use protocol::text::printable;
 use protocol::{Envelope, HostName};
 
+use crate::agent::Agent;
 use crate::args::{Cli, Command, advice};
 use crate::error::{Answer, Failure};
 use crate::hub::Hub;
 use crate::resolve::{Believed, ResolveError, Roster};
-use crate::state::Home;
+use crate::signer::Signer;
+use crate::state::{Config, Home};
 
-/// Does what the command line says.
-pub async fn dispatch(cli: Cli) -> Result<Answer, Failure> {
-    let ctx = Context { home: cli.home, quiet: cli.quiet };
+/// Does what the command line says; signs with the key file that it names, or with `agent`.
+pub async fn dispatch(cli: Cli, agent: Agent) -> Result<Answer, Failure> {
+    let ctx = Context { home: cli.home, quiet: cli.quiet, verbose: cli.verbose, agent };
     match cli.command {
         Command::Policy(command) => policy::run(&ctx, command),
         Command::Login(args) => login::run(&ctx, args).await,
@@ -38,11 +44,17 @@ pub async fn dispatch(cli: Cli) -> Result<Answer, Failure> {
         Command::Plan(args) => apply::plan(&ctx, args).await,
         Command::Op(command) => op::run(&ctx, command).await,
         Command::Show { order } => sign::show(&ctx, &order),
-        Command::Sign(args) => sign::sign(&ctx, args),
+        Command::Sign(args) => sign::sign(&ctx, args).await,
         Command::Submit(args) => submit::run(&ctx, args).await,
         Command::Orders(args) => orders::list(&ctx, args).await,
         Command::Order(args) => orders::show(&ctx, args).await,
         Command::Receipts(args) => orders::receipts(&ctx, args).await,
+        Command::Run(args) => run::run(&ctx, args).await,
+        Command::Result(args) => run::result(&ctx, args).await,
+        Command::Connect(args) => connect::run(&ctx, args).await,
+        Command::Ssh(args) => ssh::ssh(&ctx, args).await,
+        Command::Cp(args) => ssh::cp(&ctx, args).await,
+        Command::Sessions(args) => sessions::run(&ctx, args).await,
     }
 }
 
@@ -50,6 +62,8 @@ pub async fn dispatch(cli: Cli) -> Result<Answer, Failure> {
 struct Context {
     home: Option<std::path::PathBuf>,
     quiet: bool,
+    verbose: bool,
+    agent: Agent,
 }
 
 impl Context {
@@ -61,6 +75,25 @@ impl Context {
     fn note(&self, text: &str) {
         if !self.quiet {
             eprintln!("{}", printable(text));
+        }
+    }
+
+    /// The key to sign with: the one that is named, else that of the login.
+    async fn signer(&self, named: Option<&Path>, config: &Config) -> Result<Signer, Failure> {
+        let signer = Signer::choose(named, config.key.as_deref(), &self.agent).await?;
+        if self.verbose {
+            eprintln!("{}", signer.place());
+        }
+        Ok(signer)
+    }
+
+    /// A signature that the host would refuse is worth a word.
+    fn note_useless(&self, policy: &Policy, signer: &Signer, namespace: Namespace) {
+        if policy.may_sign(&signer.public(), namespace).is_none() {
+            self.note(&format!(
+                "note: your policy does not let key {} sign {namespace}: the host will refuse",
+                signer.public().fingerprint()
+            ));
         }
     }
 
@@ -77,7 +110,7 @@ impl Context {
 /// A hub and what its answers are judged by.
 struct Session {
     home: Home,
-    config: crate::state::Config,
+    config: Config,
     policy: Policy,
     policy_bytes: Vec<u8>,
     hub: Hub,

@@ -6,6 +6,7 @@ use protocol::text::printable;
 use protocol::{HostName, Sha256};
 use serde::Serialize;
 
+use super::wait::{Stage, Wanted};
 use super::{Context, Session, now, wait};
 use crate::args::{HostArgs, OrderArgs};
 use crate::error::{Answer, Failure};
@@ -82,7 +83,8 @@ impl<'a> Page<'a> {
         match self.end() {
             Some((_, outcome)) => outcome.to_string(),
             None => {
-                format!("{} (unsigned)", wait::progress(view, host.name(), !self.receipts.is_empty()))
+                let stage = Stage::of(&self.receipts);
+                format!("{} (unsigned)", wait::progress(view, host.name(), stage))
             }
         }
     }
@@ -102,7 +104,7 @@ pub(super) async fn list(ctx: &Context, args: HostArgs) -> Result<Answer, Failur
         .filter_map(|page| page.refused.as_ref().map(|reason| format!("order {}: {reason}", page.op)))
         .collect();
     if args.json {
-        return Ok(Answer { stdout: json(&pages), failures });
+        return Ok(Answer::with(json(&pages), failures));
     }
     if pages.is_empty() {
         return Ok(Answer::ok(format!("No orders for host '{}' yet.\n", host.name())));
@@ -113,9 +115,7 @@ pub(super) async fn list(ctx: &Context, args: HostArgs) -> Result<Answer, Failur
         .map(|(page, view)| {
             // What the payload says is only shown; who it counts for is the host's business.
             let what = match Order::decode(&view.envelope.payload.0) {
-                Ok(order) if Sha256::of(&view.envelope.payload.0) == view.op => {
-                    format!("{} {}", order.kind(), order.guest.vmid)
-                }
+                Ok(order) if Sha256::of(&view.envelope.payload.0) == view.op => render::about(&order),
                 _ => "(not readable)".to_owned(),
             };
             vec![
@@ -127,10 +127,10 @@ pub(super) async fn list(ctx: &Context, args: HostArgs) -> Result<Answer, Failur
             ]
         })
         .collect();
-    Ok(Answer {
-        stdout: table(&["SUBMITTED (UNSIGNED)", "BY (UNSIGNED)", "ORDER", "STATE", "OP"], &rows),
+    Ok(Answer::with(
+        table(&["SUBMITTED (UNSIGNED)", "BY (UNSIGNED)", "ORDER", "STATE", "OP"], &rows),
         failures,
-    })
+    ))
 }
 
 /// What this machine sent of an order to this host.
@@ -145,7 +145,10 @@ pub(super) async fn show(ctx: &Context, args: OrderArgs) -> Result<Answer, Failu
     let mine = mine(&session, &host, &op)?;
     if args.wait {
         let after = mine.as_ref().and_then(|record| record.version).unwrap_or(0);
-        let story = wait::for_receipt(ctx, &session, &host, &op, after, args.timeout).await?;
+        let resume = format!("writ order {} {op} --wait", host.name());
+        let wanted =
+            Wanted { host: &host, op: &op, after, result: false, timeout_s: args.timeout, resume: &resume };
+        let story = wait::for_receipt(ctx, &session, &wanted).await?;
         let mine = mine.as_ref().map(|record| &record.envelope);
         return Ok(wait::answer(&story, &host, &op, mine, &session.policy, args.json));
     }
@@ -225,7 +228,7 @@ pub(super) async fn receipts(ctx: &Context, args: HostArgs) -> Result<Answer, Fa
     let failures =
         log.refused.iter().map(|reason| format!("the log of host '{}': {reason}", host.name())).collect();
     if args.json {
-        return Ok(Answer { stdout: json(&log), failures });
+        return Ok(Answer::with(json(&log), failures));
     }
     let rows: Vec<_> = log.receipts.iter().map(render::receipt_row).collect();
     let mut stdout = table(&["ENTRY", "TIME", "EVENT", "OUTCOME"], &rows);
@@ -235,7 +238,7 @@ pub(super) async fn receipts(ctx: &Context, args: HostArgs) -> Result<Answer, Fa
         host.key.fingerprint(),
         if log.refused.is_some() { "; then the log is NOT BELIEVED" } else { "" }
     ));
-    Ok(Answer { stdout, failures })
+    Ok(Answer::with(stdout, failures))
 }
 
 #[cfg(test)]
@@ -264,6 +267,7 @@ mod tests {
             online: true,
             progress: None,
             problem: Some("the disk is full".into()),
+            result: None,
             receipts: receipts.collect(),
             envelope,
         }

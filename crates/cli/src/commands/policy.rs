@@ -6,7 +6,7 @@ use authz::{Policy, PublicKey, files};
 use super::{Context, now, write_new};
 use crate::args::PolicyCommand;
 use crate::error::{Answer, Failure};
-use crate::policy_file::{describe, first_policy};
+use crate::policy_file::{describe, first_policy, runner_hint};
 use crate::state::{StateError, read_policy};
 
 /// Largest public key file, in bytes.
@@ -36,9 +36,10 @@ pub(super) fn run(ctx: &Context, command: PolicyCommand) -> Result<Answer, Failu
             })?;
             write_new(&output, &bytes, force)?;
             Ok(Answer::ok(format!(
-                "{}\nWritten to {}. Hosts will accept exactly these bytes; keep them.\nNext: writ login --hub https://… --pin HEX --key FILE --policy {}\n",
+                "{}\nWritten to {}. Hosts will accept exactly these bytes; keep them.\n{}Next: writ login --hub https://… --pin HEX --key FILE --policy {}\n",
                 describe(&policy),
                 output.display(),
+                runner_hint(&policy).unwrap_or_default(),
                 output.display()
             )))
         }
@@ -47,7 +48,8 @@ pub(super) fn run(ctx: &Context, command: PolicyCommand) -> Result<Answer, Failu
                 Some(path) => read_policy(&path)?.0,
                 None => ctx.home()?.policy()?.0,
             };
-            Ok(Answer::ok(describe(&policy)))
+            let hint = runner_hint(&policy).map(|hint| format!("\n{hint}")).unwrap_or_default();
+            Ok(Answer::ok(format!("{}{hint}", describe(&policy))))
         }
     }
 }

@@ -10,7 +10,8 @@ use crate::args::SignArgs;
 use crate::error::{Answer, Failure};
 use crate::render;
 use crate::resolve::{Memory, check_order_name};
-use crate::state::{StateError, read_key};
+use crate::signer::Signer;
+use crate::state::StateError;
 
 /// Where `ssh-keygen -Y sign` puts it too.
 pub(super) fn signature_path(order: &Path) -> PathBuf {
@@ -40,7 +41,7 @@ pub(super) fn show(ctx: &Context, path: &Path) -> Result<Answer, Failure> {
     Ok(Answer::ok(shown(ctx, &bytes, &order)?))
 }
 
-pub(super) fn sign(ctx: &Context, args: SignArgs) -> Result<Answer, Failure> {
+pub(super) async fn sign(ctx: &Context, args: SignArgs) -> Result<Answer, Failure> {
     let (bytes, order) = read_order(&args.order)?;
     let output = args.output.unwrap_or_else(|| signature_path(&args.order));
     if output.exists() && !args.force {
@@ -49,22 +50,17 @@ pub(super) fn sign(ctx: &Context, args: SignArgs) -> Result<Answer, Failure> {
     // Even with --quiet: nobody signs what they have not seen.
     eprint!("{}", shown(ctx, &bytes, &order)?);
     let home = ctx.home()?;
-    let path = match args.key {
-        Some(path) => path,
-        None => home.config()?.key,
+    let key = match &args.key {
+        // Without a login, too.
+        Some(path) => Signer::choose(Some(path), None, &ctx.agent).await?,
+        None => ctx.signer(None, &home.config()?).await?,
     };
-    let key = read_key(&path)?;
     let namespace = order.kind().namespace();
     // A policy is not needed to sign, but where there is one a useless signature is worth a word.
-    if let Ok((policy, _)) = home.policy()
-        && policy.may_sign(&key.public(), namespace).is_none()
-    {
-        ctx.note(&format!(
-            "note: your policy does not let key {} sign {namespace}: the host will refuse",
-            key.public().fingerprint()
-        ));
+    if let Ok((policy, _)) = home.policy() {
+        ctx.note_useless(&policy, &key, namespace);
     }
-    write_new(&output, key.sign(namespace, &bytes).as_bytes(), args.force)?;
+    write_new(&output, key.sign(namespace, &bytes).await?.as_bytes(), args.force)?;
     Ok(Answer::ok(format!(
         "Signed with {} for {namespace}: {}\nNext: writ submit {}\n",
         key.public().fingerprint(),

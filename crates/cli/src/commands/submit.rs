@@ -6,6 +6,7 @@ use authz::files;
 use protocol::Envelope;
 
 use super::sign::signature_path;
+use super::wait::Wanted;
 use super::{Context, Session, read_order, wait};
 use crate::args::SubmitArgs;
 use crate::error::{Answer, Failure};
@@ -52,20 +53,37 @@ async fn send(
     args: &SubmitArgs,
 ) -> Result<Answer, Failure> {
     let op = envelope.id();
+    let resume = format!("writ order {} {op} --wait", host.name());
+    let record = deliver(ctx, session, host, envelope, &resume).await?;
+    let after = record.version.unwrap_or(0);
+    let wanted = Wanted { host, op: &op, after, result: false, timeout_s: args.timeout, resume: &resume };
+    let story = wait::for_receipt(ctx, session, &wanted).await?;
+    Ok(wait::answer(&story, host, &op, Some(&record.envelope), &session.policy, args.json))
+}
+
+/// Hands an order to the hub, once. Gives what is kept of it; `resume` is the command that goes on with it.
+pub(super) async fn deliver(
+    ctx: &Context,
+    session: &Session,
+    host: &Believed,
+    envelope: Envelope,
+    resume: &str,
+) -> Result<SubmittedOrder, Failure> {
+    let op = envelope.id();
+    // What is under seal nobody here can read again, so it is not kept.
+    let mut record = SubmittedOrder {
+        host: *host.id(),
+        envelope: Envelope { sealed: None, ..envelope.clone() },
+        version: None,
+    };
     // Before sending: if the answer is lost, the order may be on its way all the same. An older
     // record keeps its version, which is the right one for what was sent then.
     if session.home.order(&op)?.is_none() {
-        let record = SubmittedOrder { host: *host.id(), envelope: envelope.clone(), version: None };
         session.home.save_order(&record)?;
     }
     let accepted = session.hub.submit(host.id(), &envelope).await.map_err(|source| {
         if source.is_uncertain() {
-            Failure::Uncertain {
-                why: source.to_string(),
-                host: host.name().clone(),
-                op,
-                source: source.into(),
-            }
+            Failure::Uncertain { why: source.to_string(), resume: resume.to_owned(), source: source.into() }
         } else {
             source.into()
         }
@@ -76,15 +94,13 @@ async fn send(
             accepted.op
         )));
     }
-    let version = Some(accepted.version);
-    let record = SubmittedOrder { host: *host.id(), envelope, version };
+    record.version = Some(accepted.version);
     session.home.save_order(&record)?;
     ctx.note(&format!("order {op} is at the hub, for host '{}'", host.name()));
     if !accepted.online {
         ctx.note(&format!("host '{}' is offline, the order waits at the hub", host.name()));
     }
-    let story = wait::for_receipt(ctx, session, host, &op, accepted.version, args.timeout).await?;
-    Ok(wait::answer(&story, host, &op, Some(&record.envelope), &session.policy, args.json))
+    Ok(record)
 }
 
 fn signatures(args: &SubmitArgs) -> Result<Vec<String>, Failure> {

@@ -1,5 +1,8 @@
 //! The commands against a hub over real TLS, honest and lying.
 
+mod scripts;
+mod sessions;
+
 use std::path::{Path, PathBuf};
 
 use authz::statement::{verify_host, verify_login};
@@ -11,6 +14,7 @@ use protocol::{Ed25519Key, HostId, Sha256, Signed};
 
 use super::dispatch;
 use super::fake_hub::FakeHub;
+use crate::agent::Agent;
 use crate::args::Cli;
 use crate::error::{Answer, Failure};
 use crate::hub::HubError;
@@ -18,13 +22,13 @@ use crate::testing::{
     alice, believed, done, ended, guest, host_key, mallory, name, policy, receipt, report, view,
 };
 
-struct Desk {
-    dir: tempfile::TempDir,
-    hub: FakeHub,
+pub(super) struct Desk {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) hub: FakeHub,
 }
 
 impl Desk {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self::at(FakeHub::start().await)
     }
 
@@ -37,7 +41,7 @@ impl Desk {
     }
 
     /// Logged in, with web1 and its report at the hub.
-    async fn ready() -> Self {
+    pub(super) async fn ready() -> Self {
         let desk = Self::new().await;
         desk.login().await.unwrap();
         let mut says = desk.hub.says.lock().unwrap();
@@ -47,14 +51,22 @@ impl Desk {
         desk
     }
 
-    fn path(&self, file: &str) -> PathBuf {
+    pub(super) fn path(&self, file: &str) -> PathBuf {
         self.dir.path().join(file)
     }
 
-    async fn run(&self, words: &[&str]) -> Result<Answer, Failure> {
+    pub(super) async fn run(&self, words: &[&str]) -> Result<Answer, Failure> {
+        self.run_with(Agent::default(), words).await
+    }
+
+    async fn run_with(&self, agent: Agent, words: &[&str]) -> Result<Answer, Failure> {
+        dispatch(self.parse(words), agent).await
+    }
+
+    fn parse(&self, words: &[&str]) -> Cli {
         let home = self.path("home");
         let head = ["writ", "--quiet", "--home", home.to_str().unwrap()];
-        dispatch(Cli::try_parse_from(head.iter().chain(words)).unwrap()).await
+        Cli::try_parse_from(head.iter().chain(words)).unwrap()
     }
 
     async fn login(&self) -> Result<Answer, Failure> {
@@ -79,12 +91,12 @@ impl Desk {
         order
     }
 
-    fn judged_by(&self, judge: impl Fn(Sha256) -> Signed + Send + 'static) {
+    pub(super) fn judged_by(&self, judge: impl Fn(Sha256) -> Signed + Send + 'static) {
         self.hub.says.lock().unwrap().judge = Some(Box::new(judge));
     }
 }
 
-fn text(path: &Path) -> &str {
+pub(super) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
@@ -103,6 +115,27 @@ async fn login_signs_for_the_pinned_hub_and_renews() {
     desk.hub.says.lock().unwrap().logged_out = true;
     let error = desk.run(&["hosts"]).await.unwrap_err();
     assert!(matches!(error, Failure::Hub(HubError::Login)) && error.to_string().contains("writ login"));
+}
+
+#[tokio::test]
+async fn a_login_needs_no_key_file_where_an_agent_holds_one_key() {
+    let desk = Desk::new().await;
+    let (pin, policy) = (desk.hub.pin.to_string(), desk.path("policy.json"));
+    let words = ["login", "--hub", &desk.hub.address, "--pin", &pin, "--policy", text(&policy)];
+    let error = desk.run(&words).await.unwrap_err().to_string();
+    assert!(error.contains("also needs --key FILE"), "{error}");
+    let agent = crate::agent::fake::holding(desk.dir.path(), vec![(alice(), "alice")]);
+    desk.run_with(agent.clone(), &words).await.unwrap();
+    desk.hub.says.lock().unwrap().hosts = vec![view(1, "web1")];
+    desk.hub.says.lock().unwrap().report = Some(report(vec![guest(101)]));
+    let order = desk.path("order.json");
+    desk.run(&["op", "guest.start", "web1", "101", "-o", text(&order)]).await.unwrap();
+    let error = desk.run(&["sign", text(&order)]).await.unwrap_err().to_string();
+    assert!(error.contains("SSH_AUTH_SOCK"), "{error}");
+    desk.run_with(agent, &["sign", text(&order)]).await.unwrap();
+    let armored = std::fs::read_to_string(desk.path("order.json.sig")).unwrap();
+    let bytes = std::fs::read(&order).unwrap();
+    authz::sshsig::verify(&armored, authz::Namespace::Op, &bytes, &alice().public()).unwrap();
 }
 
 #[tokio::test]

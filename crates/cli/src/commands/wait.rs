@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use authz::{Outcome, Policy, Receipt};
+use authz::{Event, Outcome, Policy, Receipt};
 use protocol::api::OrderView;
 use protocol::text::printable;
 use protocol::{Envelope, HostName, Sha256};
@@ -20,43 +20,49 @@ use crate::text::{json, utc};
 /// Between questions to a hub that does not answer, or that answers at once without news.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Waits for the end of the submission that started at version `after`.
+/// What is waited for.
+pub(super) struct Wanted<'a> {
+    /// Which order, on which host.
+    pub(super) host: &'a Believed,
+    /// Its id.
+    pub(super) op: &'a Sha256,
+    /// The version at which the submission started; only later receipts are its end.
+    pub(super) after: u64,
+    /// Of a script that ran, its result too.
+    pub(super) result: bool,
+    /// Seconds.
+    pub(super) timeout_s: u64,
+    /// The command that goes on waiting.
+    pub(super) resume: &'a str,
+}
+
+/// Waits for the end of the submission.
 pub(super) async fn for_receipt(
     ctx: &Context,
     session: &Session,
-    host: &Believed,
-    op: &Sha256,
-    after: u64,
-    timeout_s: u64,
+    wanted: &Wanted<'_>,
 ) -> Result<Story, Failure> {
-    let resume = format!("resume with `writ order {} {op} --wait`", host.name());
-    let hint = format!("the order is not recalled: {resume}");
-    or_interrupt(&hint, poll(ctx, session, host, op, after, timeout_s, &resume)).await
+    let hint = format!("the order is not recalled: resume with `{}`", wanted.resume);
+    or_interrupt(&hint, poll(ctx, session, wanted)).await
 }
 
-async fn poll(
-    ctx: &Context,
-    session: &Session,
-    host: &Believed,
-    op: &Sha256,
-    after: u64,
-    timeout_s: u64,
-    resume: &str,
-) -> Result<Story, Failure> {
+async fn poll(ctx: &Context, session: &Session, wanted: &Wanted<'_>) -> Result<Story, Failure> {
+    let Wanted { host, op, after, result, timeout_s, resume } = *wanted;
     let deadline = Instant::now() + Duration::from_secs(timeout_s);
     let mut known = after;
     // The first question only asks how things stand.
     let mut wait_s = 0;
-    let mut told = String::new();
+    let (mut told, mut ended) = (String::new(), false);
     loop {
         let asked = Instant::now();
         match session.hub.order(host.id(), op, known, wait_s).await {
             Ok(view) => {
                 let story = story(&view, after, host, op)?;
-                if story.end.is_some() {
+                ended = story.end.is_some();
+                if ended && !(result && story.lacks_result()) {
                     return Ok(story);
                 }
-                tell(ctx, &mut told, progress(&view, host.name(), story.committed));
+                tell(ctx, &mut told, progress(&view, host.name(), Stage::of_story(&story)));
                 let news = view.version > known;
                 known = known.max(view.version);
                 if !news && wait_s > 0 && asked.elapsed() < PAUSE {
@@ -73,9 +79,16 @@ async fn poll(
         let left = deadline.saturating_duration_since(Instant::now()).as_secs();
         if left == 0 {
             return Err(Failure::Timeout {
-                what: format!("there is no receipt from host '{}' ({told})", host.name()),
+                what: if ended {
+                    format!(
+                        "the script ran on host '{}', but its result has not reached the hub",
+                        host.name()
+                    )
+                } else {
+                    format!("there is no receipt from host '{}' ({told})", host.name())
+                },
                 waited_s: timeout_s,
-                hint: format!("the order may still be carried out, {resume}"),
+                hint: format!("the order is not recalled, resume with `{resume}`"),
             });
         }
         wait_s = left.min(POLL_S);
@@ -89,11 +102,48 @@ fn tell(ctx: &Context, told: &mut String, words: String) {
     }
 }
 
+/// How far the host's signed word goes that is no end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It has said nothing.
+    Nothing,
+    /// The nonce is burned.
+    Committed,
+    /// The session is open.
+    Ready,
+    /// The script ran; only its result is missing.
+    Ran,
+}
+
+impl Stage {
+    /// By receipts that are believed.
+    pub(super) fn of(receipts: &[Receipt]) -> Self {
+        if receipts.iter().any(|receipt| matches!(receipt.event, Event::SessionReady { .. })) {
+            Self::Ready
+        } else if receipts.is_empty() {
+            Self::Nothing
+        } else {
+            Self::Committed
+        }
+    }
+
+    fn of_story(story: &Story) -> Self {
+        match story {
+            Story { end: Some(_), .. } => Self::Ran,
+            Story { ready: true, .. } => Self::Ready,
+            Story { committed: true, .. } => Self::Committed,
+            _ => Self::Nothing,
+        }
+    }
+}
+
 /// Where an order is, in the hub's and the agent's words.
-pub(super) fn progress(view: &OrderView, host: &HostName, committed: bool) -> String {
+pub(super) fn progress(view: &OrderView, host: &HostName, stage: Stage) -> String {
     let place = match &view.progress {
+        _ if stage == Stage::Ran => "the script ran, its result is on the way to the hub".to_owned(),
+        _ if stage == Stage::Ready => "the session is open".to_owned(),
         Some(progress) => progress.state.to_string(),
-        None if committed => "committed, nonce burned".to_owned(),
+        None if stage == Stage::Committed => "committed, nonce burned".to_owned(),
         None if view.delivered => "delivered to the host".to_owned(),
         None if !view.online => format!("host '{host}' is offline, the order waits at the hub"),
         None => "on its way to the host".to_owned(),
@@ -135,13 +185,8 @@ pub(super) fn answer(
     let Some((receipt, (_, outcome))) =
         story.end.as_ref().and_then(|receipt| receipt.order_outcome().map(|end| (receipt, end)))
     else {
-        return Answer {
-            stdout: String::new(),
-            failures: vec![format!(
-                "there is no receipt yet: wait with `writ order {} {op} --wait`",
-                host.name()
-            )],
-        };
+        let none = format!("there is no receipt yet: wait with `writ order {} {op} --wait`", host.name());
+        return Answer::with("", vec![none]);
     };
     let success = outcome.is_success();
     let earlier = story.earlier_success.as_ref().filter(|_| matches!(outcome, Outcome::Refused { .. }));
@@ -169,7 +214,7 @@ pub(super) fn answer(
             valid_until: aftermath.valid_until.filter(|_| aftermath.still_valid),
             warnings: &warnings,
         };
-        return Answer { stdout: json(&page), failures };
+        return Answer::with(json(&page), failures);
     }
     let place = receipt.entry.map_or_else(
         || "outside its log, as a repeated refusal or one of an order that nobody known signed".to_owned(),
@@ -192,7 +237,7 @@ pub(super) fn answer(
             render::outcome(outcome)
         ));
     }
-    Answer { stdout, failures }
+    Answer::with(stdout, failures)
 }
 
 #[cfg(test)]
@@ -206,7 +251,7 @@ mod tests {
         let (host, op) = (believed(1, "web1"), Sha256::of(b"o"));
         let make = |outcome| believe(&receipt(1, None, ended(op, outcome)), &host).unwrap();
         let earlier_success = earlier.then(|| make(done()));
-        Story { end: Some(make(outcome)), committed: true, earlier_success, envelope: None }
+        Story { end: Some(make(outcome)), committed: true, earlier_success, ..Story::default() }
     }
 
     fn say(story: &Story, as_json: bool) -> Answer {

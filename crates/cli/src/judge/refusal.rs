@@ -105,9 +105,12 @@ fn blames_signatures(code: RefusalCode) -> bool {
 
 /// Every one, as a host demands it: one bad signature refuses the whole order.
 fn is_well_signed(envelope: &Envelope, policy: &Policy) -> bool {
+    // What is no order is signed for no purpose; the one of most orders does.
+    let namespace =
+        Order::decode(&envelope.payload.0).map_or(Namespace::Op, |order| order.kind().namespace());
     let good = |armored: &String| {
-        sshsig::decode(armored, Namespace::Op).is_ok_and(|signature| {
-            policy.may_sign(signature.claimed_key(), Namespace::Op).is_some()
+        sshsig::decode(armored, namespace).is_ok_and(|signature| {
+            policy.may_sign(signature.claimed_key(), namespace).is_some()
                 && signature.verify(&envelope.payload.0).is_ok()
         })
     };
@@ -119,7 +122,7 @@ fn is_well_signed(envelope: &Envelope, policy: &Policy) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{NOW, alice, mallory, name, order, policy};
+    use crate::testing::{self, NOW, alice, mallory, name, order, policy};
     use authz::SecretKey;
 
     fn refused(code: RefusalCode) -> Outcome {
@@ -188,6 +191,12 @@ mod tests {
             assert!(judged(code, &good).altered, "{code}");
         }
         assert!(!judged(RefusalCode::Precondition, &good).altered);
+        let (params, host) = (authz::Params::JobRun(testing::job()), testing::believed(1, "web1"));
+        let job = crate::prepare::prepare_for_host(&host, &policy(), params, testing::with()).unwrap();
+        let job = job.encode();
+        let script = Envelope::new(job.clone().into(), vec![alice().sign(Namespace::Job, &job)]);
+        assert!(judged(RefusalCode::BadSignature, &script).altered);
+        assert!(!judged(RefusalCode::BadSignature, &signed_by(job, &[alice()])).altered);
         let mut over_other_bytes = good.clone();
         over_other_bytes.sigs = vec![alice().sign(Namespace::Op, b"other")];
         let mut other_purpose = good.clone();

@@ -18,6 +18,7 @@ fn view(receipts: Vec<(u64, Signed)>) -> OrderView {
         online: true,
         progress: None,
         problem: None,
+        result: None,
         receipts: receipts.into_iter().map(|(version, receipt)| OrderReceipt { version, receipt }).collect(),
     }
 }
@@ -167,4 +168,35 @@ fn a_whole_log_is_believed_and_every_crack_is_named() {
     // The first entry must not pretend to continue anything.
     let headless = [receipt(1, Some((0, Sha256::of(b"x"))), ended(op(), done()))];
     assert!(matches!(follow(&headless), Err(ChainError::Prev { place: 0 })));
+}
+
+#[test]
+fn only_the_hosts_own_word_about_this_order_names_a_sessions_key() {
+    let (host, key) = (believed(1, "web1"), mallory().public());
+    let ready = |op| Event::SessionReady { op, host_key: key.to_wire() };
+    let good = receipt(1, Some((3, Sha256::of(b"x"))), ready(op()));
+    assert_eq!(session_host_key(&good, &host, &op()).unwrap(), key);
+    let committed = Event::OrderCommitted { op: op(), kind: "session.open".into(), signers: vec![] };
+    let weak = Event::SessionReady { op: op(), host_key: protocol::Ed25519Key::from_bytes([0; 32]) };
+    for (lie, says) in [
+        (receipt(2, None, ready(op())), "forged receipt"),
+        (Receipt::verify(&good, host.id(), &host.key).unwrap().sign(&mallory()), "forged receipt"),
+        (receipt(1, None, ready(Sha256::of(b"another"))), "wrong or lying"),
+        (receipt(1, None, committed), "only accepted"),
+        (receipt(1, None, ended(op(), done())), "done: "),
+        (receipt(1, None, weak), "malformed or weak"),
+    ] {
+        let error = session_host_key(&lie, &host, &op()).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn a_sessions_story_knows_that_it_was_open() {
+    let host = believed(1, "web1");
+    let ready = Event::SessionReady { op: op(), host_key: mallory().public().to_wire() };
+    let receipts = vec![(1, receipt(1, None, ready))];
+    let new = story(&view(receipts.clone()), 0, &host, &op()).unwrap();
+    assert!(new.ready && new.committed && new.end.is_none());
+    assert!(!story(&view(receipts), 1, &host, &op()).unwrap().ready);
 }

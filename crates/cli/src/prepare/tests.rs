@@ -43,7 +43,7 @@ fn every_kind_makes_an_order_that_a_host_can_read() {
         assert_eq!((order.nbf, order.exp, order.nonce), (NOW, NOW + 600, Nonce::from_bytes([7; 16])));
         assert_eq!(order.host.key, believed(1, "web1").key.fingerprint());
         assert_eq!(order.policy.sha256, *policy().hash());
-        assert!(!order.guest.identity.is_empty());
+        assert!(!order.guest.as_ref().unwrap().identity.is_empty());
     }
     let order = made(&rollback(), guest(101)).unwrap();
     assert_eq!(order.pre.snapshot, Some(snapshot("before-update", NOW - 3_000, Some("first"))));

@@ -1,0 +1,217 @@
+//! The command line, with the help that a newcomer reads first.
+
+mod orders;
+mod parse;
+mod scripts;
+mod session;
+mod setup;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use protocol::HostName;
+
+use crate::text::parse_duration;
+
+pub use orders::{OpArgs, OpCommand, OpOptions, OrderArgs, SignArgs, SubmitArgs, advice};
+pub use scripts::{PrintArgs, ResultArgs, RunArgs};
+pub use session::{ConnectArgs, CpArgs, GrantArgs, Mode, ModeArgs, SessionsArgs, SessionsCommand, SshArgs};
+pub use setup::{EnrollCommand, LoginArgs, PolicyCommand};
+
+/// The operator's tool of Writ: names hosts, signs orders, and believes only what is signed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "writ",
+    version,
+    propagate_version = true,
+    after_help = "The hub between you and your hosts is a courier: it is never believed. Names of hosts come from\n\
+        statements that operators signed, outcomes of orders from receipts that hosts signed.\n\n\
+        The first hour:\n  \
+        writ policy init --operator alice=$HOME/.ssh/id_ed25519.pub\n  \
+        writ login --hub https://hub.example:8440 --pin HEX --key ~/.ssh/id_ed25519 --policy policy.json\n  \
+        writ enroll new --name web1 --site berlin     # then on the host: writ-agent enroll\n  \
+        writ enroll approve web1 --wait 60s\n  \
+        writ hosts\n  \
+        writ op snapshot.rollback web1 101 before-update --reason 'undo the update'\n  \
+        writ sign order.json && writ submit order.json\n  \
+        writ run web1 -- uptime\n  \
+        writ ssh web1\n\n\
+        Results go to stdout, progress to stderr. Exit status: 0 success, 1 refused or failed, 2 wrong usage.\n\
+        run, result, ssh, cp: the one of what ran on the host; 255 when it is not known or writ itself failed."
+)]
+pub struct Cli {
+    /// State directory (0700) with login, trusted policy and known hosts [default: $WRIT_HOME, else ~/.config/writ]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub home: Option<PathBuf>,
+    /// Print no progress
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// After an error, also print what caused it
+    #[arg(long, global = true)]
+    pub verbose: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make or read the policy: who may order what on your hosts
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Log in at the hub with your SSH key; later `writ login` alone renews the login
+    #[command(after_help = "Examples:\n  \
+        writ login --hub https://hub.example:8440 --pin 3f…9a --key ~/.ssh/id_ed25519 --policy policy.json\n  \
+        writ login\n\n\
+        A key in ssh-agent is named by its public half (--key id.pub). A private key file with a passphrase is not\n\
+        asked for it while ssh-agent holds the same key.\n\n\
+        The pin is the SHA-256 of the hub's TLS public key; `writ-hub init` prints it on the hub's own console.\n\
+        Nothing is stored when the login fails.")]
+    Login(LoginArgs),
+    /// Bring a host in: make a code, approve the host's answer
+    #[command(subcommand)]
+    Enroll(EnrollCommand),
+    /// List the hosts whose names an operator signed
+    #[command(
+        after_help = "A host about which the hub says something that no operator signed is shown as REFUSED, with the\n\
+        reason, and the exit status is 1.\n\nExample:\n  writ hosts --forget web1   # after web1 was really enrolled again"
+    )]
+    Hosts(HostsArgs),
+    /// Show one host: its report, desired state and plan
+    Host(HostArgs),
+    /// Send desired state from a TOML file to the hosts named in it
+    #[command(
+        after_help = "Example file:\n  [[host.web1.guest]]\n  vmid = 101\n  name = \"db\"          # a guest of another name is left alone\n  \
+        running = true\n  tags = [\"prod\"]\n  snapshots = [\"before-update\"]\n\n\
+        All names are checked before anything is sent. What needs a signature is printed as waiting.\n\n\
+        Example:\n  writ apply hosts.toml --wait 2m"
+    )]
+    Apply(ApplyArgs),
+    /// Show what a host will do next, and what waits for a signature
+    Plan(HostArgs),
+    /// Prepare an order as a file to sign
+    #[command(
+        subcommand,
+        after_help = "Every fact in the order comes from the host's last report; the host reads each of them again and\n\
+        refuses on any difference. Then sign it with `writ sign order.json`, or with nothing but OpenSSH:\n  \
+        ssh-keygen -Y sign -f ~/.ssh/id_ed25519 -n op.v1@writ order.json\n\nExample:\n  \
+        writ op snapshot.rollback web1 101 before-update --start --reason 'undo the update' --ticket OPS-118"
+    )]
+    Op(OpCommand),
+    /// Show an order file as a person reads it
+    Show {
+        /// The order
+        order: PathBuf,
+    },
+    /// Sign an order file with your SSH key, into ORDER.json.sig
+    #[command(after_help = "The order is shown before it is signed. The signature is the one that\n  \
+        ssh-keygen -Y sign -f KEY -n op.v1@writ ORDER.json\nmakes, and `ssh-keygen -Y verify` accepts it.")]
+    Sign(SignArgs),
+    /// Send a signed order and wait for the host's signed receipt
+    #[command(
+        after_help = "Exit status 0 only when a receipt, verified with the host's key from the operator-signed statement,\n\
+        says that the order was carried out. Interrupting does not recall the order: `writ order HOST OP --wait`.\n\n\
+        Examples:\n  writ submit order.json\n  writ submit order.json --sig alice.sig --sig bob.sig --timeout 30m\n  \
+        writ submit damaged.bin --raw web1   # send bytes as they are, to see the host refuse them"
+    )]
+    Submit(SubmitArgs),
+    /// List the orders of a host
+    Orders(HostArgs),
+    /// Show one order and its receipts
+    Order(OrderArgs),
+    /// Verify and print a host's whole signed log
+    #[command(
+        after_help = "Every entry is checked: signed by the host's key, in its place, continuing the one before. The first\n\
+        bad one is named, and the exit status is 1."
+    )]
+    Receipts(HostArgs),
+    /// Run a program or a script on a host, and print what it printed
+    #[command(
+        after_help = "Without --script the words after -- are a program and its arguments. No shell reads them, so nothing in\n\
+        them is expanded: quote for your own shell only. What needs a shell is a script.\n\n\
+        The script travels sealed to the host's key and its output sealed to a key made for this one order, so\n\
+        the hub reads neither. The order is signed right away; nobody is asked. Interrupting does not recall it:\n\
+        `writ result HOST OP` reads the result later, on this machine, once.\n\n\
+        Exit status: the script's; 128 and the signal that ended it; 124 at its time limit; 125 killed for\n\
+        another reason; 255 when the order was refused, its end is not known, or writ failed; 2 wrong usage.\n\n\
+        Examples:\n  writ run web1 -- zpool status -x\n  writ run web1 --user www-data --timeout 60s -- id\n  \
+        writ run web1 --script update.sh --env DRY_RUN=1 -- --all\n  \
+        echo 'ls /etc | wc -l' | writ run web1 --script -"
+    )]
+    Run(RunArgs),
+    /// Read the result of a script that `writ run` started on this machine
+    #[command(
+        after_help = "The key to a result is made by `writ run` and kept until the result was printed once. Exit status: as\n\
+        of `writ run`."
+    )]
+    Result(ResultArgs),
+    /// Open a shell or run a command on a host with the real ssh, through the hub
+    #[command(
+        after_help = "Options of writ stand before HOST; what stands after it is for ssh. SSH runs end to end: the hub relays\n\
+        ciphertext. Each session is signed for, with a key of its own, and `ssh` believes only the host key that\n\
+        the host signed for this session. ~/.ssh/config is not read.\n\n\
+        The targets of -L and -W are added to what is signed for. -D, -R and -w are refused: their targets cannot\n\
+        be listed. Forwards only: writ ssh --mode forward HOST -N -L PORT:HOST:PORT\n\n\
+        Exit status: that of ssh, which is the remote command's; 255 for any failure.\n\n\
+        Examples:\n  writ ssh web1\n  writ ssh --user www-data web1 -t top\n  \
+        writ ssh --mode forward web1 -N -L 8006:127.0.0.1:8006"
+    )]
+    Ssh(SshArgs),
+    /// Copy files to or from a host with the real scp, through the hub
+    #[command(
+        after_help = "Paths are told apart as scp does: with a colon before the first slash it is HOST:PATH, so write\n\
+        ./a:b for a local file of that name. One of the paths is on the host, either the target or the one source;\n\
+        a pattern in it is expanded there. The session is for files only. Exit status: that of scp; 255 when writ\n\
+        failed.\n\n\
+        Examples:\n  writ cp backup.conf web1:/etc/\n  writ cp -r 'web1:/var/log/pve*' logs/"
+    )]
+    Cp(CpArgs),
+    /// Be the ProxyCommand of ssh: open a session and relay it between standard input and output
+    #[command(after_help = "For ssh, sftp, scp, rsync, Ansible and whatever else uses OpenSSH:\n  \
+        writ connect --ssh-config web1 >> ~/.ssh/config\n  ssh web1.writ\n\n\
+        The client key and known_hosts of the session are in the session directory while it lasts. The order is\n\
+        signed and the host's word about the session verified before any byte is relayed.\n\
+        Exit status: 0, or 255.")]
+    Connect(ConnectArgs),
+    /// List a host's sessions, or close one
+    #[command(
+        after_help = "What the list says is the hub's word; what the host signed is in `writ receipts HOST`.\n\n\
+        Examples:\n  writ sessions web1\n  writ sessions close 00112233445566778899aabbccddeeff"
+    )]
+    Sessions(SessionsArgs),
+}
+
+/// `writ hosts`
+#[derive(Debug, Args)]
+pub struct HostsArgs {
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+    /// Forget what this machine believed about a name, so that a new statement can be believed
+    #[arg(long, value_name = "NAME", conflicts_with = "json")]
+    pub forget: Option<HostName>,
+}
+
+/// Commands about one host.
+#[derive(Debug, Args)]
+pub struct HostArgs {
+    /// The host's name
+    pub host: HostName,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `writ apply`
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// The TOML file
+    pub file: PathBuf,
+    /// How long to wait until the hosts have nothing left to do; 0s not to wait
+    #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "DURATION")]
+    pub wait: u64,
+}
+
+#[cfg(test)]
+mod tests;

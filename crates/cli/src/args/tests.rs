@@ -1,0 +1,124 @@
+use super::*;
+use clap::CommandFactory as _;
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split(' '))
+}
+
+#[test]
+fn examples_of_the_help_parse() {
+    for line in [
+        "writ policy init --operator alice=a.pub --operator bob=b.pub --guests 100-199 -o p.json",
+        "writ login --hub https://hub.example:8440 --pin SPKI:3F:00:000000000000000000000000000000000000000000000000000000000000 --key k --policy p",
+        "writ enroll new --name web1 --site berlin --code-only",
+        "writ enroll approve web1 --wait 60s",
+        "writ hosts --json",
+        "writ op snapshot.rollback web1 101 before-update --start --reason x --ticket OPS-118 --valid 10m",
+        "writ op guest.tag web1 101 a b c -o o.json",
+        "writ submit order.json --sig a.sig --sig b.sig --timeout 30m",
+        "writ submit x --raw web1",
+        "writ receipts web1 --json --home /tmp/x -q",
+        "writ run web1 -- zpool status -x",
+        "writ run web1 --user www-data --timeout 60s -- id",
+        "writ run web1 --script update.sh --env DRY_RUN=1 --env A= -- --all",
+        "writ run web1 --script - --interpreter /usr/bin/python3 --max-output 2MiB --raw --reason x --key id.pub",
+        "writ ssh web1",
+        "writ ssh --user www-data web1 -t top -d 1",
+        "writ ssh --mode forward web1 -N -L 8006:127.0.0.1:8006",
+        "writ cp -rp --user bob web1:/etc/* ./logs",
+        "writ connect --ssh-config --user bob web1",
+        "writ connect web1 --mode exec --command id --idle 5s --max 24h --forward a:1 --forward [::1]:2",
+        "writ sessions web1 --json",
+        "writ sessions close 00112233445566778899aabbccddeeff",
+    ] {
+        if let Err(error) = parse(line) {
+            panic!("{line}: {error}");
+        }
+    }
+}
+
+#[test]
+fn wrong_words_are_refused_with_the_rule() {
+    for (line, says) in [
+        ("writ op snapshot.rollback web1 99 before-update", "100 to 999999999"),
+        ("writ op snapshot.rollback web1 101 current", "not current"),
+        ("writ op snapshot.rollback WEB1 101 ok-name", "a-z"),
+        ("writ op guest.tag web1 101 UPPER", "a-z"),
+        ("writ op guest.destroy web1 101", "unrecognized"),
+        ("writ login --pin 00", "64 hexadecimal digits"),
+        ("writ policy init --operator alice", "NAME=KEY.pub"),
+        ("writ policy init --operator a=b --guests 200-100", "smaller"),
+        ("writ enroll new --name a --site b --expires 10", "90s, 10m"),
+        ("writ order web1 123", "64 lower-case"),
+        ("writ run web1", "ARG"),
+        ("writ run web1 uptime", "-- uptime"),
+        ("writ run web1 --interpreter /bin/sh -- id", "--script"),
+        ("writ run web1 --timeout 25h -- id", "1s to 24h"),
+        ("writ run web1 --timeout 0s -- id", "1s to 24h"),
+        ("writ run web1 --max-output 3MiB -- id", "at most 2MiB"),
+        ("writ run web1 --env LD_PRELOAD=x -- id", "LD_"),
+        ("writ run web1 --env NAME -- id", "NAME=VALUE"),
+        ("writ run web1 --user 0day -- id", "letter"),
+        ("writ run web1 --json --raw -- id", "cannot be used with"),
+        ("writ run web1 --script x --interpreter sh", "absolute path"),
+        ("writ connect web1 --idle 4s", "5s to 24h"),
+        ("writ connect web1 --mode exec", "--command"),
+        ("writ connect web1 --mode shell", "[possible values: full, sftp, forward, exec]"),
+        ("writ connect web1 --forward *:22", "HOST:PORT"),
+        ("writ ssh", "HOST"),
+        ("writ ssh root@web1", "a-z"),
+        ("writ cp a", "2 values"),
+        ("writ sessions", "HOST"),
+        ("writ sessions close 00", "32 lower-case"),
+        ("writ result web1 zz", "64 lower-case"),
+    ] {
+        let error = parse(line).unwrap_err().to_string();
+        assert!(error.contains(says), "{line}: {error}");
+    }
+    let bidi = "a\u{202e}b";
+    let error = Cli::try_parse_from(["writ", "op", "guest.start", "web1", "101", "--reason", bidi]);
+    assert!(error.unwrap_err().to_string().contains("U+202E"));
+}
+
+#[test]
+fn help_does_not_promise_what_the_hub_refuses() {
+    let mut command = <Cli as clap::CommandFactory>::command();
+    let help = command.find_subcommand_mut("submit").unwrap().render_long_help().to_string();
+    assert!(!help.contains("signed or not") && help.contains("without any signature are refused by the hub"));
+}
+
+#[test]
+fn what_stands_after_the_host_is_for_ssh() {
+    let Command::Ssh(args) = parse("writ ssh --user bob web1 -tv -L 1:a:2 ls --user x -q").unwrap().command
+    else {
+        panic!("not ssh")
+    };
+    assert_eq!(args.args, ["-tv", "-L", "1:a:2", "ls", "--user", "x", "-q"]);
+    assert_eq!(args.grant.user.as_str(), "bob");
+    let Command::Run(args) = parse("writ run web1 -- ls --json -q").unwrap().command else {
+        panic!("not run")
+    };
+    assert_eq!(args.args, ["ls", "--json", "-q"]);
+    assert!(!args.print.json);
+}
+
+#[test]
+fn every_commands_failure_has_a_status() {
+    for (line, status) in [
+        ("writ run web1 -- id", 255),
+        (&format!("writ result web1 {}", "0".repeat(64)), 255),
+        ("writ ssh web1", 255),
+        ("writ cp a web1:b", 255),
+        ("writ connect web1", 255),
+        ("writ sessions web1", 1),
+        ("writ hosts", 1),
+        ("writ submit x", 1),
+    ] {
+        assert_eq!(crate::error::failure_status(&parse(line).unwrap().command), status, "{line}");
+    }
+}
