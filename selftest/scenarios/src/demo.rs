@@ -3,6 +3,7 @@
 
 mod refusals;
 mod report;
+mod sessions;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -86,6 +87,8 @@ async fn steps(stand: &mut Stand, report: &mut Report) -> Fallible<()> {
     stand.login().await?;
     report.done("alice logs in by signing the hub's challenge", "no password anywhere");
     stand.write_host_configs()?;
+    stand.start_runner(&[]).await?;
+    report.done("the runner, pinned to that policy's hash", "verifies everything itself, once more");
     stand.start_warden(&[]).await?;
     report.done("the warden, the only writer on the host", "acting token, journal, host key");
     let [_, host, _] = stand.enroll("web1").await?;
@@ -118,6 +121,7 @@ async fn steps(stand: &mut Stand, report: &mut Report) -> Fallible<()> {
     report.title("One signed order: roll a guest back");
     a_careless_change(stand, report).await?;
     rollback(stand, report).await?;
+    sessions::play(stand, report).await?;
     refusals::play(stand, report).await?;
 
     report.title("What really happened");
@@ -207,7 +211,7 @@ pub(crate) async fn prepare(stand: &Stand, file: &str) -> Fallible<()> {
 }
 
 /// Seconds since 1970: an expired order must lie in the past of the real clock.
-pub(crate) fn now() -> u64 {
+pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
@@ -220,6 +224,8 @@ async fn stay(stand: &Stand) {
     println!("  writ host web1");
     println!("  writ plan web1");
     println!("  writ receipts web1");
+    println!("  writ run web1 --user $(id -un) -- uptime");
+    println!("  writ ssh --user $(id -un) web1 uptime");
     println!("  writ op snapshot.rollback web1 101 before-update -o try.json");
     println!("  writ show try.json");
     println!("  ssh-keygen -Y sign -f {} -n op.v1@writ try.json", stand.text("keys/alice"));

@@ -25,18 +25,28 @@ async fn open(stand: &Stand) -> Fallible<SqliteConnection> {
 
 /// Puts an order into the queue that no operator signed, for delivery at the next connection.
 pub async fn forge_order(stand: &mut Stand, payload: &[u8]) -> Fallible<Sha256> {
-    let envelope =
-        Envelope::new(payload.to_vec().into(), vec![thief().sign(Namespace::Op, payload)]);
+    queue(stand, Envelope::new(payload.to_vec().into(), vec![thief().sign(Namespace::Op, payload)])).await
+}
+
+/// The same with a script and without any signature.
+pub async fn forge_unsigned(stand: &mut Stand, payload: &[u8], sealed: &[u8]) -> Fallible<Sha256> {
+    let envelope = Envelope::new(payload.to_vec().into(), vec![]);
+    queue(stand, Envelope { sealed: Some(sealed.to_vec().into()), ..envelope }).await
+}
+
+async fn queue(stand: &mut Stand, envelope: Envelope) -> Fallible<Sha256> {
     let op = envelope.id();
     let sigs = serde_json::to_string(&envelope.sigs).map_err(|error| Trouble::new("signatures", error))?;
+    let (payload, sealed) = (envelope.payload.0, envelope.sealed.map(|sealed| sealed.0));
     with_database(stand, async |db: &mut SqliteConnection| {
         sqlx::query(
-            "INSERT INTO orders (host_id, op, payload, sigs, submitted_by, submitted_at, submission, version, delivered)
-             SELECT host_id, $1, $2, $3, 'alice', 1, 1, 1, 0 FROM hosts",
+            "INSERT INTO orders (host_id, op, payload, sigs, sealed, submitted_by, submitted_at, submission, version, delivered)
+             SELECT host_id, $1, $2, $3, $4, 'alice', 1, 1, 1, 0 FROM hosts",
         )
         .bind(op.as_bytes().to_vec())
-        .bind(payload.to_vec())
+        .bind(payload)
         .bind(sigs)
+        .bind(sealed)
         .execute(db)
         .await
         .map(drop)

@@ -5,7 +5,8 @@
 //! |---|---|
 //! | [`bins`] | finds the workspace's binaries, building what is missing |
 //! | [`process`] | child processes that never outlive their owner |
-//! | [`stand`] | brings up pve-sim, hub, warden and agent; drives `writ` and `ssh-keygen` as a person would |
+//! | [`stand`] | brings up pve-sim, hub, warden, runner and agent; drives `writ` and `ssh-keygen` as a person would |
+//! | [`courier`] | talks to the hub's API directly, with orders written by hand |
 //! | [`evil_hub`] | what somebody could do who owns the hub: rewrite its database |
 //! | [`forge`] | changes an order the way an attacker or a mistake would |
 //! | [`demo`] | `./run demo` |
@@ -14,6 +15,7 @@
 //! ARCHITECTURE.md says.
 
 pub mod bins;
+pub mod courier;
 pub mod demo;
 pub mod evil_hub;
 pub mod forge;

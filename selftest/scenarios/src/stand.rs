@@ -32,6 +32,8 @@ pub struct Stand {
     pub hub: Option<Process>,
     /// The warden.
     pub warden: Option<Process>,
+    /// The runner.
+    pub runner: Option<Process>,
     /// The agent.
     pub agent: Option<Process>,
 }
@@ -58,6 +60,7 @@ impl Stand {
             sim: None,
             hub: None,
             warden: None,
+            runner: None,
             agent: None,
         };
         stand.new_key("alice").await?;
@@ -73,6 +76,7 @@ impl Stand {
         stand.make_policy().await?;
         stand.login().await?;
         stand.write_host_configs()?;
+        stand.start_runner(&[]).await?;
         stand.start_warden(&[]).await?;
         stand.enroll("web1").await?;
         stand.start_agent().await?;
@@ -165,7 +169,8 @@ impl Stand {
         Ok(out)
     }
 
-    /// `warden.toml` and `agent.toml`, for this user.
+    /// `warden.toml`, `agent.toml` and `runner.toml`, for this user. The runner is pinned to the policy that
+    /// lies in the work directory.
     pub fn write_host_configs(&self) -> Fallible<()> {
         let pins = std::fs::read_to_string(self.at("pve/pins"))
             .map_err(|error| Trouble::new("cannot read the pins", error))?;
@@ -180,9 +185,17 @@ impl Stand {
         };
         let socket = self.text("warden.sock");
         let warden = format!(
-            "state_dir = \"{}\"\nsocket = \"{socket}\"\nallowed_uids = [{uid}]\n\n{}",
+            "state_dir = \"{}\"\nsocket = \"{socket}\"\nrunner_socket = \"{}\"\nallowed_uids = [{uid}]\n\n{}",
             self.text("warden"),
+            self.text("runner.sock"),
             proxmox("act")
+        );
+        let runner = format!(
+            "state_dir = \"{}\"\nrun_dir = \"{}\"\nsocket = \"{}\"\nallowed_uids = [{uid}]\npolicy_sha256 = \"{}\"\n",
+            self.text("runner"),
+            self.text("sessions"),
+            self.text("runner.sock"),
+            Sha256::of(&self.read_work("policy.json")?)
         );
         let agent = format!(
             "state_dir = \"{}\"\nwarden_socket = \"{socket}\"\nreport_interval = 2\n\n{}",
@@ -190,6 +203,7 @@ impl Stand {
             proxmox("report")
         );
         self.write("warden.toml", &warden)?;
+        self.write("runner.toml", &runner)?;
         self.write("agent.toml", &agent)
     }
 
@@ -205,6 +219,28 @@ impl Stand {
         let mut process = self.service("warden", "writ-warden", &["serve", "--config", &config], env)?;
         process.line_with("ready").await?;
         Ok(process)
+    }
+
+    /// `writ-runner serve`
+    pub async fn start_runner(&mut self, env: &[(&str, &str)]) -> Fallible<()> {
+        self.runner = Some(self.runner_process(env).await?);
+        Ok(())
+    }
+
+    /// The same, for tests that hold the process themselves.
+    pub async fn runner_process(&self, env: &[(&str, &str)]) -> Fallible<Process> {
+        let config = self.text("runner.toml");
+        let mut process = self.service("runner", "writ-runner", &["serve", "--config", &config], env)?;
+        process.line_with("ready").await?;
+        Ok(process)
+    }
+
+    /// The name of the user that all of this runs as, and so the only one whom scripts can run as when that
+    /// is not root.
+    pub async fn user(&self) -> Fallible<String> {
+        let out = self.tool("id", &["-un"]).await?;
+        expect("id -un", &out)?;
+        Ok(out.stdout.trim().to_owned())
     }
 
     /// `writ-agent run`
@@ -407,9 +443,8 @@ impl Stand {
 
     /// Stops everything, in the order in which a person would.
     pub async fn stop(&mut self) {
-        for process in
-            [self.agent.take(), self.warden.take(), self.hub.take(), self.sim.take()].into_iter().flatten()
-        {
+        let all = [&mut self.agent, &mut self.warden, &mut self.runner, &mut self.hub, &mut self.sim];
+        for process in all.into_iter().filter_map(Option::take) {
             process.stop().await;
         }
     }

@@ -69,7 +69,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("cli", &["authz", "protocol", "sealed"]),
     ("pve-sim", &[]),
     ("scenarios", &["authz", "protocol", "sealed"]),
-    ("bench", &["authz", "protocol"]),
+    ("bench", &["authz", "protocol", "scenarios"]),
     ("vm", &[]),
 ];
 

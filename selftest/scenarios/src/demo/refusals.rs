@@ -77,7 +77,7 @@ async fn signed(stand: &Stand, file: &str, bytes: &[u8], key: &str) -> Fallible<
 }
 
 /// The host refused by this rule, and the tool believed its signed receipt.
-fn refused(report: &mut Report, what: &str, out: &Output, code: &str) {
+pub(super) fn refused(report: &mut Report, what: &str, out: &Output, code: &str) {
     let text = out.text();
     let marker = format!("refused ({code})");
     let why = text.lines().find(|line| line.contains(&marker)).unwrap_or_else(|| text.trim());
