@@ -9,8 +9,13 @@ use scenarios::bins::Bins;
 use scenarios::process::run;
 
 /// How a service says that it is ready, on its output.
-const READY: [(&str, &str); 4] =
-    [("pve-sim", "https://127.0.0.1"), ("hub", "listening on"), ("warden", "ready"), ("agent", ".")];
+const READY: [(&str, &str); 5] = [
+    ("pve-sim", "https://127.0.0.1"),
+    ("hub", "listening on"),
+    ("warden", "ready"),
+    ("runner", "ready"),
+    ("agent", "."),
+];
 
 /// What follows `<!-- quickstart:`, and the code of the block below it.
 fn blocks(text: &str) -> Vec<(String, String)> {
@@ -67,8 +72,14 @@ async fn the_quick_start_works_as_written() {
         "done: the guest stands at snapshot before-update",
         "receipt verified",
         "entries verified",
+        "runs this once",
+        "load average",
     ] {
         assert!(out.text().contains(says), "the quick start does not say {says:?}:\n{}", out.text());
+    }
+    let original = std::fs::read(dir.path().join("hosts.toml")).unwrap();
+    for copy in ["copied.toml", "synced.toml", "piped.toml"] {
+        assert_eq!(std::fs::read(dir.path().join(copy)).unwrap(), original, "{copy}");
     }
 }
 
@@ -88,8 +99,9 @@ async fn every_documented_command_exists() {
             let line = line.split("$(").next().unwrap_or_default();
             let words: Vec<&str> =
                 line.rsplit(" -- ").next().unwrap_or_default().split_whitespace().collect();
-            let Some(at) =
-                words.iter().position(|w| ["writ", "writ-agent", "writ-hub", "writ-warden"].contains(w))
+            let Some(at) = words
+                .iter()
+                .position(|w| ["writ", "writ-agent", "writ-hub", "writ-runner", "writ-warden"].contains(w))
             else {
                 continue;
             };
