@@ -322,7 +322,7 @@ async fn watch(
         }
     };
     // The end of data tells the runner to end everything.
-    let last = match Ok::<(), std::io::Error>(()) {
+    let last = match runner.finish().await {
         Err(error) => LastWord::None(error.to_string()),
         Ok(()) => match timeout(END, last_word(&mut runner)).await {
             Ok(last) => last,

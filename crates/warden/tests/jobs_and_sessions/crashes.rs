@@ -14,7 +14,7 @@ use warden::results::{Results, StoredResult};
 
 use crate::fake_runner::Act;
 use crate::jobs::{RESULT, ended, good_run, ran};
-use crate::rig::{Rig, SCRIPT, TIMEOUT_S, code, outcome};
+use crate::rig::{Rig, SCRIPT, TIMEOUT_S, code, outcome, within};
 
 /// How far the warden had come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -202,7 +202,7 @@ async fn a_late_copy_does_not_hide_that_the_script_was_handed_over() {
     let early = rig.spawn(&envelope);
     rig.runner.wait("job", 2).await;
     go.send(()).unwrap();
-    assert_eq!(code(&rig.read(late.await.unwrap())), RefusalCode::Replay);
+    assert_eq!(code(&rig.read(within(60, late).await.unwrap())), RefusalCode::Replay);
     early.abort();
     assert!(early.await.unwrap_err().is_cancelled());
     rig.runner.say("outcome", vec![ended()]);

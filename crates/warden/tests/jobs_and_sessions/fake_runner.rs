@@ -5,12 +5,13 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use local_socket::Framed;
 use protocol::runner::{RunnerAnswer, RunnerRequest, RunnerStatus};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+
+use crate::rig::within;
 
 /// What it does next on a connection; at the end of the list it closes.
 pub(crate) enum Act {
@@ -148,16 +149,13 @@ impl FakeRunner {
     pub(crate) async fn wait(&self, request: &str, count: usize) {
         let mut seen = self.inner.seen.subscribe();
         let enough = |all: &Vec<RunnerRequest>| all.iter().filter(|r| name(r) == request).count() >= count;
-        tokio::time::timeout(Duration::from_secs(600), seen.wait_for(enough)).await.unwrap().unwrap();
+        within(100, seen.wait_for(enough)).await.unwrap();
     }
 
     /// Waits until so many lifelines have ended.
     pub(crate) async fn wait_ends(&self, count: usize) {
         let mut ends = self.inner.ends.subscribe();
-        tokio::time::timeout(Duration::from_secs(600), ends.wait_for(|n| *n >= count))
-            .await
-            .unwrap()
-            .unwrap();
+        within(100, ends.wait_for(|n| *n >= count)).await.unwrap();
     }
 }
 

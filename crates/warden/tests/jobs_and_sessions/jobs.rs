@@ -10,7 +10,7 @@ use warden::jobs::MAX_RUNNING;
 use warden::results::{MAX_WAITING, StoredResult};
 
 use crate::fake_runner::Act;
-use crate::rig::{Rig, SCRIPT, TIMEOUT_S, code, outcome, seal, sign};
+use crate::rig::{Rig, SCRIPT, TIMEOUT_S, code, outcome, seal, sign, within};
 
 pub(crate) const RESULT: &[u8] = b"sealed to the operator";
 
@@ -344,7 +344,7 @@ async fn silence_is_unknown_and_no_reason_to_ask_twice() {
     rig.runner.wait("job", 2).await;
     rig.runner.leave().await;
     rig.runner.drop_connections();
-    let receipt = rig.read(running.await.unwrap());
+    let receipt = rig.read(within(1000, running).await.unwrap());
     assert!(
         outcome(&receipt).to_string().contains("nobody listens")
             || outcome(&receipt).to_string().contains("no such socket"),
@@ -373,7 +373,7 @@ async fn a_runner_that_comes_back_is_asked_and_not_told_again() {
     rig.runner.plan("outcome", vec![Act::Junk(serde_json::json!({"answer": "root_shell"}))]);
     rig.runner.say("outcome", vec![RunnerAnswer::Started {}, ended()]);
     rig.runner.listen().await;
-    assert_eq!(*outcome(&rig.read(running.await.unwrap())), ran());
+    assert_eq!(*outcome(&rig.read(within(1000, running).await.unwrap())), ran());
     assert_eq!((rig.runner.count("job"), rig.runner.count("outcome")), (1, 4));
     assert_eq!(rig.end_of(&envelope), ran());
 }
@@ -451,7 +451,7 @@ async fn a_result_that_cannot_be_stored_is_tried_again() {
     assert_eq!((rig.runner.count("job"), rig.runner.count("forget"), rig.log().len()), (1, 0, 1));
     std::fs::remove_file(&directory).unwrap();
     std::fs::create_dir(&directory).unwrap();
-    assert_eq!(*outcome(&rig.read(running.await.unwrap())), ran());
+    assert_eq!(*outcome(&rig.read(within(1000, running).await.unwrap())), ran());
     assert_eq!((rig.runner.count("job"), rig.runner.count("forget"), waiting(&rig).len()), (1, 1, 1));
 }
 

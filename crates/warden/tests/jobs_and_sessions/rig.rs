@@ -205,7 +205,7 @@ impl Rig {
 
     pub(crate) async fn submit(&self, envelope: &Envelope) -> (Receipt, Vec<OrderState>) {
         let (progress, mut states) = mpsc::channel(16);
-        let answer = orders::order(self.warden.clone(), envelope.clone(), progress).await;
+        let answer = within(1000, orders::order(self.warden.clone(), envelope.clone(), progress)).await;
         let mut seen = Vec::new();
         while let Ok(state) = states.try_recv() {
             seen.push(state);
@@ -229,9 +229,9 @@ impl Rig {
     /// Asks for a session that ends at once.
     pub(crate) async fn refused_session(&self, envelope: &Envelope) -> Receipt {
         let (mut agent, task) = self.ask_session(envelope);
-        let answer = agent.receive().await.unwrap().unwrap();
+        let answer = within(200, agent.receive()).await.unwrap().unwrap();
         assert!(agent.take_fd().is_none());
-        task.await.unwrap();
+        within(200, task).await.unwrap();
         self.read(answer)
     }
 
@@ -262,6 +262,12 @@ impl Rig {
         assert_eq!(ends.len(), 1, "{ends:?}");
         ends[0].clone()
     }
+}
+
+/// What a test waits for comes in time, or the test fails.
+pub(crate) async fn within<T>(seconds: u64, what: impl Future<Output = T>) -> T {
+    let limit = std::time::Duration::from_secs(seconds);
+    tokio::time::timeout(limit, what).await.unwrap_or_else(|_| panic!("nothing came within {seconds} s"))
 }
 
 pub(crate) fn seal(key: &Ed25519Key, script: &[u8]) -> Option<Bytes> {

@@ -17,16 +17,20 @@ use warden::{WardenConfig, server};
 
 use crate::fake_runner::Act;
 use crate::jobs::{RESULT, ended, ran};
-use crate::rig::{Rig, SCRIPT, outcome};
+use crate::rig::{Rig, SCRIPT, outcome, within};
 use crate::sessions::{over, ready, socket};
 
 fn our_uid() -> u32 {
     std::fs::metadata("/proc/self").unwrap().uid()
 }
 
+/// A warden on its socket that lets this user in.
 async fn serve() -> (Rig, JoinHandle<()>) {
-    let ours = |config| WardenConfig { allowed_uids: vec![our_uid()], ..config };
-    let rig = Rig::start().await.restart_after(|_| (), ours).await;
+    serve_with(|config| WardenConfig { allowed_uids: vec![our_uid()], ..config }).await
+}
+
+async fn serve_with(change: fn(WardenConfig) -> WardenConfig) -> (Rig, JoinHandle<()>) {
+    let rig = Rig::start().await.restart_after(|_| (), change).await;
     let listener = server::bind(&rig.dir.path().join("warden.sock")).await.unwrap();
     let warden = rig.warden.clone();
     let task = tokio::spawn(async move { server::serve(&listener, &warden).await });
@@ -40,7 +44,7 @@ async fn ask(dir: &Path, request: &WardenRequest) -> Framed {
 }
 
 async fn answer(dir: &Path, request: &WardenRequest) -> WardenAnswer {
-    ask(dir, request).await.receive().await.unwrap().unwrap()
+    within(60, ask(dir, request).await.receive()).await.unwrap().unwrap()
 }
 
 /// The agent leaves while its script runs, and asks later; others are answered meanwhile.
@@ -55,14 +59,14 @@ async fn a_script_outlives_its_connection_and_blocks_nobody() {
     let op = envelope.id();
     let mut first = ask(dir, &WardenRequest::Order { envelope }).await;
     for expected in [OrderState::Verified, OrderState::Committed, OrderState::Executing] {
-        assert_eq!(first.receive().await.unwrap(), Some(WardenAnswer::Progress(expected)));
+        assert_eq!(within(60, first.receive()).await.unwrap(), Some(WardenAnswer::Progress(expected)));
     }
     drop(first);
     rig.runner.say("job", vec![ended()]);
     let second = WardenRequest::Order { envelope: rig.job(SCRIPT) };
     let mut connection = ask(dir, &second).await;
     let last = loop {
-        match connection.receive().await.unwrap().unwrap() {
+        match within(60, connection.receive()).await.unwrap().unwrap() {
             WardenAnswer::Progress(_) => {}
             last => break last,
         }
@@ -93,41 +97,57 @@ async fn a_session_goes_through_the_socket() {
     rig.runner.plan("session", acts);
     let envelope = rig.session();
     let mut agent = ask(rig.dir.path(), &WardenRequest::Session { envelope: envelope.clone() }).await;
-    let answer: WardenAnswer = agent.receive().await.unwrap().unwrap();
+    let answer: WardenAnswer = within(60, agent.receive()).await.unwrap().unwrap();
     assert!(matches!(answer, WardenAnswer::SessionReady { .. }), "{answer:?}");
     let passed = StdStream::from(agent.take_fd().unwrap());
     passed.set_nonblocking(true).unwrap();
     let mut outside = UnixStream::from_std(passed).unwrap();
     outside.write_all(b"x").await.unwrap();
-    assert_eq!(inside.read(&mut [0; 4]).await.unwrap(), 1);
+    assert_eq!(within(60, inside.read(&mut [0; 4])).await.unwrap(), 1);
     // Halfway closed is closed: the end still comes.
     agent.finish().await.unwrap();
-    let receipt = rig.read(agent.receive().await.unwrap().unwrap());
+    let receipt = rig.read(within(60, agent.receive()).await.unwrap().unwrap());
     assert!(matches!(outcome(&receipt), Outcome::Done { .. }), "{}", outcome(&receipt));
     serving.abort();
 }
 
 #[tokio::test]
 async fn strangers_are_told_why_and_nothing_else() {
-    let rig = Rig::start().await;
-    if our_uid() == 0 {
-        // The rig lets root in: whoever runs this as root has nobody to be turned away as.
-        let rig =
-            rig.restart_after(|_| (), |config| WardenConfig { allowed_uids: vec![65534], ..config }).await;
-        return turned_away(rig).await;
-    }
-    turned_away(rig).await;
-}
-
-async fn turned_away(rig: Rig) {
-    let listener = server::bind(&rig.dir.path().join("warden.sock")).await.unwrap();
-    let warden = rig.warden.clone();
-    let serving = tokio::spawn(async move { server::serve(&listener, &warden).await });
-    let mut connection = Framed::from(UnixStream::connect(rig.dir.path().join("warden.sock")).await.unwrap());
-    let answer = connection.receive().await.unwrap().unwrap();
+    let other = |config| WardenConfig { allowed_uids: vec![our_uid() + 1], ..config };
+    let (rig, serving) = serve_with(other).await;
+    let socket = rig.dir.path().join("warden.sock");
+    let mut connection = Framed::from(UnixStream::connect(&socket).await.unwrap());
+    let answer = within(60, connection.receive()).await.unwrap().unwrap();
     assert!(
         matches!(&answer, WardenAnswer::Refused { code, why } if code == "peer" && why.contains("allowed_uids")),
         "{answer:?}"
     );
+    assert_eq!(within(60, connection.receive::<WardenAnswer>()).await.unwrap(), None);
+    serving.abort();
+}
+
+/// What cannot be read is answered; half a request is not, because nobody waits for that.
+#[tokio::test]
+async fn hostile_requests_are_answered_in_words() {
+    let (rig, serving) = serve().await;
+    let socket = rig.dir.path().join("warden.sock");
+    let frame = |json: &str| [&(json.len() as u32).to_be_bytes()[..], json.as_bytes()].concat();
+    for bytes in [
+        frame(r#"{"ask":"session"}"#),
+        frame(r#"{"ask":"session","envelope":{"payload":"","sigs":[]},"user":"root"}"#),
+        frame(r#"{"ask":"result","op":"../../host.key"}"#),
+        frame(r#"{"ask":"result_stored","op":""}"#),
+        vec![0xff; 8],
+    ] {
+        let mut stream = UnixStream::connect(&socket).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+        let answer = within(60, Framed::from(stream).receive()).await.unwrap().unwrap();
+        assert!(matches!(&answer, WardenAnswer::Refused { code, .. } if code == "request"), "{answer:?}");
+    }
+    let mut stream = UnixStream::connect(&socket).await.unwrap();
+    stream.write_all(&frame(r#"{"ask":"status"}"#)[..9]).await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert_eq!(within(60, stream.read(&mut [0; 9])).await.unwrap(), 0);
+    assert!(matches!(answer(rig.dir.path(), &WardenRequest::Status {}).await, WardenAnswer::Status(_)));
     serving.abort();
 }

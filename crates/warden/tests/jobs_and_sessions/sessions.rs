@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
 use crate::fake_runner::Act;
-use crate::rig::{Rig, code, outcome, sign};
+use crate::rig::{Rig, code, outcome, sign, within};
 
 const KEY: Ed25519Key = Ed25519Key::from_bytes([5; 32]);
 
@@ -46,7 +46,7 @@ async fn open(rig: &Rig, envelope: &Envelope, then: Vec<Act>) -> Open {
     acts.extend(then);
     rig.runner.plan("session", acts);
     let (mut agent, task) = rig.ask_session(envelope);
-    let answer: WardenAnswer = agent.receive().await.unwrap().unwrap();
+    let answer: WardenAnswer = within(60, agent.receive()).await.unwrap().unwrap();
     let WardenAnswer::SessionReady { receipt } = answer else { panic!("{answer:?}") };
     let receipt = rig.read_signed(&receipt);
     assert_eq!(receipt.event, Event::SessionReady { op: envelope.id(), host_key: KEY });
@@ -58,7 +58,7 @@ async fn open(rig: &Rig, envelope: &Envelope, then: Vec<Act>) -> Open {
 }
 
 async fn end(rig: &Rig, open: &mut Open) -> Receipt {
-    let answer = open.agent.receive().await.unwrap().unwrap();
+    let answer = within(700, open.agent.receive()).await.unwrap().unwrap();
     rig.read(answer)
 }
 
@@ -69,19 +69,19 @@ async fn bytes_flow_past_the_warden_until_the_agent_leaves() {
     let mut open = open(&rig, &envelope, vec![Act::AwaitEnd, Act::Say(over("the warden left"))]).await;
     open.outside.write_all(b"SSH-2.0-client").await.unwrap();
     let mut bytes = [0; 14];
-    open.inside.read_exact(&mut bytes).await.unwrap();
+    within(60, open.inside.read_exact(&mut bytes)).await.unwrap();
     assert_eq!(&bytes, b"SSH-2.0-client");
     open.inside.write_all(b"SSH-2.0-server").await.unwrap();
-    open.outside.read_exact(&mut bytes).await.unwrap();
+    within(60, open.outside.read_exact(&mut bytes)).await.unwrap();
     assert_eq!(&bytes, b"SSH-2.0-server");
     // The agent has the only copy: when it closes, the other end sees that.
     drop(open.outside);
-    assert_eq!(open.inside.read(&mut bytes).await.unwrap(), 0);
+    assert_eq!(within(60, open.inside.read(&mut bytes)).await.unwrap(), 0);
     assert_eq!(rig.warden.sessions.count(), 1);
 
     drop(open.agent);
     rig.runner.wait_ends(1).await;
-    open.task.await.unwrap();
+    within(60, open.task).await.unwrap();
     assert_eq!(
         rig.end_of(&envelope).to_string(),
         "done: the session lasted 2.5 s and ended: the agent closed its connection (the runner: the warden left)"
@@ -100,8 +100,12 @@ async fn the_runners_end_is_the_agents_last_answer() {
     let mut open = open(&rig, &envelope, vec![Act::Say(over("idle for 60 s"))]).await;
     let receipt = end(&rig, &mut open).await;
     assert_eq!(outcome(&receipt).to_string(), "done: the session lasted 2.5 s and ended: idle for 60 s");
-    assert_eq!(open.agent.receive::<WardenAnswer>().await.unwrap(), None, "and that was the last");
-    open.task.await.unwrap();
+    assert_eq!(
+        within(60, open.agent.receive::<WardenAnswer>()).await.unwrap(),
+        None,
+        "and that was the last"
+    );
+    within(60, open.task).await.unwrap();
     assert_eq!(*outcome(&receipt), rig.end_of(&envelope));
 }
 
@@ -118,11 +122,11 @@ async fn each_operator_has_one_session_unless_the_configuration_says_more() {
     let bobs = sign(&rig.bob, Namespace::Session, &rig.session_order());
     let other = open(&rig, &bobs, vec![Act::AwaitEnd, Act::Say(over("x"))]).await;
     drop(held.agent);
-    held.task.await.unwrap();
+    within(60, held.task).await.unwrap();
     let third = open(&rig, &second, vec![Act::AwaitEnd, Act::Say(over("x"))]).await;
     drop((other.agent, third.agent));
-    other.task.await.unwrap();
-    third.task.await.unwrap();
+    within(60, other.task).await.unwrap();
+    within(60, third.task).await.unwrap();
 
     let two = |config| warden::WardenConfig { sessions_per_operator: 2, ..config };
     let rig = rig.restart_after(|_| (), two).await;
@@ -176,7 +180,7 @@ async fn what_was_not_signed_like_this_is_refused() {
     assert_eq!(rig.warden.sessions.count(), 0);
     rig.runner.listen().await;
     let open = open(&rig, &good, vec![Act::Say(over("x"))]).await;
-    open.task.await.unwrap();
+    within(60, open.task).await.unwrap();
 }
 
 /// A runner that opens no session, or opens it wrongly. Nobody is connected to anything.
@@ -229,7 +233,7 @@ async fn a_session_that_does_not_open_is_aborted() {
     assert_eq!(rig.inspect().0, count, "each is used up");
     // Whatever was handed over is closed again.
     for mut inside in ends {
-        assert_eq!(inside.read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(within(60, inside.read(&mut [0])).await.unwrap(), 0);
     }
 }
 
@@ -243,10 +247,10 @@ async fn an_agent_that_leaves_early_gets_no_session() {
     let (agent, task) = rig.ask_session(&envelope);
     rig.runner.wait("session", 1).await;
     drop(agent);
-    task.await.unwrap();
+    within(60, task).await.unwrap();
     rig.runner.wait_ends(1).await;
     assert!(rig.end_of(&envelope).to_string().contains("the agent left before"));
-    assert_eq!(inside.read(&mut [0]).await.unwrap(), 0);
+    assert_eq!(within(60, inside.read(&mut [0])).await.unwrap(), 0);
 }
 
 /// After it was ready: who ends it, and what can be said then.
@@ -275,7 +279,7 @@ async fn an_open_session_ends_in_true_words() {
     let envelope = rig.session();
     let deaf = open(&rig, &envelope, vec![Act::Hang]).await;
     drop(deaf.agent);
-    deaf.task.await.unwrap();
+    within(60, deaf.task).await.unwrap();
     let shown = rig.end_of(&envelope).to_string();
     assert!(shown.starts_with("unknown:") && shown.contains("within 30 s"), "{shown}");
     assert!(shown.contains("the agent closed its connection"), "{shown}");
@@ -317,7 +321,7 @@ async fn a_session_ends_with_the_warden() {
     open.task.abort();
     assert!(open.task.await.unwrap_err().is_cancelled());
     rig.runner.wait_ends(1).await;
-    assert_eq!(open.agent.receive::<WardenAnswer>().await.unwrap(), None);
+    assert_eq!(within(60, open.agent.receive::<WardenAnswer>()).await.unwrap(), None);
     assert_eq!(rig.warden.sessions.count(), 0);
     let rig = rig.restart().await;
     assert!(rig.end_of(&envelope).to_string().starts_with("done: the warden ended while"));
