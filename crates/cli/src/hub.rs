@@ -73,6 +73,8 @@ pub enum HubError {
     /// The hub's own words.
     #[error("the hub refuses ({code}): {message}")]
     Refused {
+        /// HTTP; from 500 on the hub may not know itself what became of it.
+        status: u16,
         /// For programs.
         code: String,
         /// For people.
@@ -359,7 +361,8 @@ impl Hub {
         }
         match serde_json::from_slice::<ApiFailure>(&body) {
             Ok(ApiFailure { code, message }) => {
-                HubError::Refused { code: printable(&code), message: printable(&message) }
+                let (code, message) = (printable(&code), printable(&message));
+                HubError::Refused { status: status.as_u16(), code, message }
             }
             Err(_) => HubError::Status { hub: self.address.clone(), status: status.as_u16() },
         }

@@ -1,5 +1,9 @@
-//! The files of one session: the client key that the order names, and the one host key that ssh may believe.
-//! They exist as long as the session does.
+//! The files of a session: the client key that the order names, and the host key that ssh may believe. They
+//! exist as long as the session does.
+//!
+//! An ssh_config names one directory, and ssh may be started several times with it. Sessions that use a
+//! directory at the same time share its client key, and ssh believes the host keys of all of them, each of
+//! which the host signed; the last one to end removes the files. `writ ssh` makes a directory for each session.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -15,11 +19,6 @@ pub enum SessionDirError {
     /// A file or the directory.
     #[error(transparent)]
     File(#[from] FileError),
-    /// Two sessions would overwrite each other's key.
-    #[error(
-        "another `writ connect` uses the session directory {path} now: close that session, or name another directory with --session-dir", path = .0.display()
-    )]
-    InUse(PathBuf),
     /// A path that ssh would read as something else.
     #[error(
         "ssh cannot be given the path {path}, because of the character {character:?} in it: use another directory (--session-dir, --home or $WRIT_HOME)", path = .path.display()
@@ -30,10 +29,18 @@ pub enum SessionDirError {
         /// What ssh would expand or cannot have.
         character: char,
     },
-    /// The key could not be written down.
-    #[error("the session's key could not be written as an OpenSSH key file: {0}")]
-    Key(KeyError),
+    /// The key could not be written down, or read again.
+    #[error("the session key {path} cannot be used ({why}): remove it when no session uses it", path = .path.display())]
+    Key {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: KeyError,
+    },
 }
+
+/// Largest file of ours, in bytes.
+const MAX_FILE: u64 = 64 * 1024;
 
 /// What ssh is to call the host: a name that cannot be mistaken for one in ~/.ssh/known_hosts.
 pub fn alias(host: &HostName) -> String {
@@ -61,61 +68,101 @@ pub fn for_ssh(path: &Path) -> Result<String, SessionDirError> {
     }
 }
 
-/// A private directory that this session has for itself; its files go when this goes.
+/// A private directory that this session uses; its files go with the last session that does.
 #[derive(Debug)]
 pub struct SessionDir {
     path: PathBuf,
-    /// Held, not read.
-    _lock: File,
+    key: PublicKey,
+    /// Locked while files are made or removed, never for long.
+    door: File,
+    /// Locked together with others while the session lasts.
+    users: File,
 }
 
 impl SessionDir {
-    /// Made 0700 if absent; refused while another session uses it.
-    pub fn open(path: &Path) -> Result<Self, SessionDirError> {
+    /// Made 0700 if absent. `fresh` becomes its client key, unless sessions use it now: then it is theirs. ssh
+    /// reads the key when it authenticates, so it is there before anything is sent.
+    pub fn open(path: &Path, fresh: &SecretKey) -> Result<Self, SessionDirError> {
         files::prepare_state_dir(path)?;
-        let lock = path.join("lock");
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&lock)
-            .map_err(|source| FileError::io("open", &lock, source))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: file }),
-            Err(TryLockError::WouldBlock) => Err(SessionDirError::InUse(path.to_owned())),
-            Err(TryLockError::Error(source)) => Err(FileError::io("lock", &lock, source).into()),
-        }
+        let (door, users) = (lock_file(&path.join("lock"))?, lock_file(&path.join("users"))?);
+        let locked = |source| FileError::io("lock", path, source);
+        door.lock().map_err(locked)?;
+        let key = match users.try_lock() {
+            Ok(()) => {
+                users.unlock().map_err(locked)?;
+                start(path, fresh)?
+            }
+            Err(TryLockError::WouldBlock) => read_key(path)?,
+            Err(TryLockError::Error(source)) => return Err(locked(source).into()),
+        };
+        users.lock_shared().map_err(locked)?;
+        door.unlock().map_err(locked)?;
+        Ok(Self { path: path.to_owned(), key, door, users })
     }
 
-    /// Puts the client key there. ssh reads it when it authenticates, so it must be there before the session
-    /// is.
-    pub fn write_key(&self, key: &SecretKey) -> Result<(), SessionDirError> {
-        let text = key.to_openssh("writ session").map_err(SessionDirError::Key)?;
-        let path = key_file(&self.path);
-        files::write_atomic(&path, text.as_bytes())?;
-        files::write_atomic(
-            &path.with_extension("pub"),
-            format!("{} writ session\n", key.public()).as_bytes(),
-        )?;
-        Ok(())
+    /// The client key that the order is to name.
+    pub fn key(&self) -> PublicKey {
+        self.key
     }
 
-    /// Puts the host key there, the only one that ssh will believe.
-    pub fn write_known_host(&self, host: &HostName, key: &PublicKey) -> Result<(), SessionDirError> {
-        let line = format!("{} {key}\n", alias(host));
-        Ok(files::write_atomic(&known_hosts_file(&self.path), line.as_bytes())?)
+    /// Lets ssh believe this host key, beside those of other sessions that use the directory.
+    pub fn believe(&self, host: &HostName, key: &PublicKey) -> Result<(), SessionDirError> {
+        let locked = |source| FileError::io("lock", &self.path, source);
+        self.door.lock().map_err(locked)?;
+        let added = add_line(&known_hosts_file(&self.path), &format!("{} {key}\n", alias(host)));
+        self.door.unlock().map_err(locked)?;
+        Ok(added?)
     }
+}
+
+fn add_line(path: &Path, line: &str) -> Result<(), FileError> {
+    let mut lines = match files::read_limited(path, MAX_FILE) {
+        Err(error) if error.is_not_found() => Vec::new(),
+        other => other?,
+    };
+    lines.extend_from_slice(line.as_bytes());
+    files::write_atomic(path, &lines)
 }
 
 impl Drop for SessionDir {
     fn drop(&mut self) {
-        let key = key_file(&self.path);
-        for file in [key.with_extension("pub"), key, known_hosts_file(&self.path)] {
-            // What is gone is gone; what stays opens nothing any more.
-            let _ = std::fs::remove_file(file);
+        // Best effort: what stays opens nothing once its session is over.
+        let last =
+            self.door.lock().and_then(|()| self.users.unlock()).is_ok() && self.users.try_lock().is_ok();
+        if last {
+            remove_files(&self.path);
         }
     }
+}
+
+/// Nobody uses the directory: whatever is in it was left by a session that was killed.
+fn start(path: &Path, key: &SecretKey) -> Result<PublicKey, SessionDirError> {
+    remove_files(path);
+    let file = key_file(path);
+    let text =
+        key.to_openssh("writ session").map_err(|why| SessionDirError::Key { path: file.clone(), why })?;
+    files::write_atomic(&file, text.as_bytes())?;
+    let line = format!("{} writ session\n", key.public());
+    files::write_atomic(&file.with_extension("pub"), line.as_bytes())?;
+    Ok(key.public())
+}
+
+fn read_key(path: &Path) -> Result<PublicKey, SessionDirError> {
+    let path = key_file(path).with_extension("pub");
+    let bytes = files::read_limited(&path, MAX_FILE)?;
+    PublicKey::from_line(&String::from_utf8_lossy(&bytes)).map_err(|why| SessionDirError::Key { path, why })
+}
+
+fn remove_files(directory: &Path) {
+    let key = key_file(directory);
+    for file in [key.with_extension("pub"), key, known_hosts_file(directory)] {
+        let _ = std::fs::remove_file(file);
+    }
+}
+
+fn lock_file(path: &Path) -> Result<File, FileError> {
+    let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+    options.map_err(|source| FileError::io("open", path, source))
 }
 
 #[cfg(test)]
@@ -128,9 +175,9 @@ mod tests {
     fn the_files_of_a_session_are_private_and_go_with_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let session = SessionDir::open(&path).unwrap();
-        session.write_key(&alice()).unwrap();
-        session.write_known_host(&name("web1"), &mallory().public()).unwrap();
+        let session = SessionDir::open(&path, &alice()).unwrap();
+        assert_eq!(session.key(), alice().public());
+        session.believe(&name("web1"), &mallory().public()).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
         assert_eq!(std::fs::metadata(key_file(&path)).unwrap().mode() & 0o7777, 0o600);
         let key = std::fs::read_to_string(key_file(&path)).unwrap();
@@ -140,14 +187,39 @@ mod tests {
         let known = std::fs::read_to_string(known_hosts_file(&path)).unwrap();
         assert_eq!(known, format!("writ-web1 {}\n", mallory().public()));
 
-        assert!(matches!(SessionDir::open(&path), Err(SessionDirError::InUse(_))));
         drop(session);
-        let left: Vec<_> =
+        let mut left: Vec<_> =
             std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(left, ["lock"]);
-        SessionDir::open(&path).unwrap();
+        left.sort();
+        assert_eq!(left, ["lock", "users"]);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(SessionDir::open(&path).unwrap_err().to_string().contains("chmod 700"));
+        assert!(SessionDir::open(&path, &alice()).unwrap_err().to_string().contains("chmod 700"));
+    }
+
+    #[test]
+    fn sessions_that_share_a_directory_share_its_key_and_the_last_one_cleans_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, host) = (dir.path().join("s"), name("web1"));
+        let known = || std::fs::read_to_string(known_hosts_file(&path)).unwrap_or_default();
+        let first = SessionDir::open(&path, &alice()).unwrap();
+        first.believe(&host, &alice().public()).unwrap();
+        let second = SessionDir::open(&path, &mallory()).unwrap();
+        assert_eq!(second.key(), alice().public());
+        second.believe(&host, &mallory().public()).unwrap();
+        assert_eq!(known(), format!("writ-web1 {}\nwrit-web1 {}\n", alice().public(), mallory().public()));
+        drop(first);
+        assert!(key_file(&path).exists() && !known().is_empty());
+        drop(second);
+        assert!(!key_file(&path).exists() && known().is_empty());
+        // What a killed session left is nobody's.
+        std::fs::write(key_file(&path).with_extension("pub"), alice().public().to_string()).unwrap();
+        std::fs::write(known_hosts_file(&path), "writ-web1 ssh-ed25519 AAAA\n").unwrap();
+        let third = SessionDir::open(&path, &mallory()).unwrap();
+        assert_eq!(third.key(), mallory().public());
+        assert!(known().is_empty());
+        // Damaged under a running session.
+        std::fs::write(key_file(&path).with_extension("pub"), "garbage").unwrap();
+        assert!(matches!(SessionDir::open(&path, &alice()), Err(SessionDirError::Key { .. })));
     }
 
     #[test]

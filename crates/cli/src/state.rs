@@ -169,6 +169,11 @@ impl Home {
         Ok(Self { root })
     }
 
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Where something is.
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)

@@ -64,7 +64,7 @@ impl JobEnd {
     pub const fn exit_code(&self) -> i32 {
         match self {
             Self::Exited { code } => *code,
-            Self::Signaled { signal } => 128 + *signal,
+            Self::Signaled { signal } => 128i32.saturating_add(*signal),
             Self::TimedOut {} => 124,
             Self::Cancelled { .. } => 125,
         }

@@ -37,7 +37,7 @@ pub use setup::{EnrollCommand, LoginArgs, PolicyCommand};
         writ run web1 -- uptime\n  \
         writ ssh web1\n\n\
         Results go to stdout, progress to stderr. Exit status: 0 success, 1 refused or failed, 2 wrong usage.\n\
-        run, result, ssh, cp: the one of what ran on the host; 255 when it is not known or writ itself failed."
+        run, result, ssh, cp: that of what ran on the host; 255 when it is not known or writ failed."
 )]
 pub struct Cli {
     /// State directory (0700) with login, trusted policy and known hosts [default: $WRIT_HOME, else ~/.config/writ]
@@ -46,7 +46,7 @@ pub struct Cli {
     /// Print no progress
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// After an error, also print what caused it
+    /// Say which key signs; after an error, also print what caused it
     #[arg(long, global = true)]
     pub verbose: bool,
     /// What to do
@@ -64,8 +64,8 @@ pub enum Command {
     #[command(after_help = "Examples:\n  \
         writ login --hub https://hub.example:8440 --pin 3f…9a --key ~/.ssh/id_ed25519 --policy policy.json\n  \
         writ login\n\n\
-        A key in ssh-agent is named by its public half (--key id.pub). A private key file with a passphrase is not\n\
-        asked for it while ssh-agent holds the same key.\n\n\
+        A key in ssh-agent is named by its public half (--key id.pub). For a private key file with a\n\
+        passphrase nobody is asked while ssh-agent holds the same key.\n\n\
         The pin is the SHA-256 of the hub's TLS public key; `writ-hub init` prints it on the hub's own console.\n\
         Nothing is stored when the login fails.")]
     Login(LoginArgs),
@@ -128,13 +128,16 @@ pub enum Command {
     Receipts(HostArgs),
     /// Run a program or a script on a host, and print what it printed
     #[command(
-        after_help = "Without --script the words after -- are a program and its arguments. No shell reads them, so nothing in\n\
-        them is expanded: quote for your own shell only. What needs a shell is a script.\n\n\
-        The script travels sealed to the host's key and its output sealed to a key made for this one order, so\n\
-        the hub reads neither. The order is signed right away; nobody is asked. Interrupting does not recall it:\n\
-        `writ result HOST OP` reads the result later, on this machine, once.\n\n\
-        Exit status: the script's; 128 and the signal that ended it; 124 at its time limit; 125 killed for\n\
-        another reason; 255 when the order was refused, its end is not known, or writ failed; 2 wrong usage.\n\n\
+        after_help = "Without --script the words after -- are a program and its arguments, which it gets exactly as\n\
+        they are: nothing in them is expanded. Quote for your own shell only. What needs a shell on\n\
+        the host is a script.\n\n\
+        The script travels sealed to the host's key and its output sealed to a key made for this one\n\
+        order, so the hub reads neither. The order is signed right away; nobody is asked.\n\
+        Interrupting does not recall it: `writ result HOST OP` reads the result later, on this\n\
+        machine, once.\n\n\
+        Exit status: the script's; 128 and the signal that ended it; 124 at its time limit; 125\n\
+        killed for another reason; 255 when the order was refused, its end is not known, or writ\n\
+        failed; 2 wrong usage.\n\n\
         Examples:\n  writ run web1 -- zpool status -x\n  writ run web1 --user www-data --timeout 60s -- id\n  \
         writ run web1 --script update.sh --env DRY_RUN=1 -- --all\n  \
         echo 'ls /etc | wc -l' | writ run web1 --script -"
@@ -142,17 +145,17 @@ pub enum Command {
     Run(RunArgs),
     /// Read the result of a script that `writ run` started on this machine
     #[command(
-        after_help = "The key to a result is made by `writ run` and kept until the result was printed once. Exit status: as\n\
-        of `writ run`."
+        after_help = "The key to a result is made by `writ run` and kept until the result was printed once. Exit\n\
+        status: as of `writ run`."
     )]
     Result(ResultArgs),
     /// Open a shell or run a command on a host with the real ssh, through the hub
     #[command(
-        after_help = "Options of writ stand before HOST; what stands after it is for ssh. SSH runs end to end: the hub relays\n\
-        ciphertext. Each session is signed for, with a key of its own, and `ssh` believes only the host key that\n\
-        the host signed for this session. ~/.ssh/config is not read.\n\n\
-        The targets of -L and -W are added to what is signed for. -D, -R and -w are refused: their targets cannot\n\
-        be listed. Forwards only: writ ssh --mode forward HOST -N -L PORT:HOST:PORT\n\n\
+        after_help = "Options of writ stand before HOST; what stands after it is for ssh. SSH runs end to end: the hub\n\
+        relays ciphertext. Each session is signed for, with a key of its own, and ssh believes only\n\
+        the host key that the host signed for this session. ~/.ssh/config is not read.\n\n\
+        The targets of -L and -W are added to what is signed for. -D, -R and -w are refused: their\n\
+        targets cannot be listed. Forwards only:\n  writ ssh --mode forward HOST -N -L PORT:HOST:PORT\n\n\
         Exit status: that of ssh, which is the remote command's; 255 for any failure.\n\n\
         Examples:\n  writ ssh web1\n  writ ssh --user www-data web1 -t top\n  \
         writ ssh --mode forward web1 -N -L 8006:127.0.0.1:8006"
@@ -161,17 +164,18 @@ pub enum Command {
     /// Copy files to or from a host with the real scp, through the hub
     #[command(
         after_help = "Paths are told apart as scp does: with a colon before the first slash it is HOST:PATH, so write\n\
-        ./a:b for a local file of that name. One of the paths is on the host, either the target or the one source;\n\
-        a pattern in it is expanded there. The session is for files only. Exit status: that of scp; 255 when writ\n\
-        failed.\n\n\
+        ./a:b for a local file of that name. One of the paths is on the host, either the target or\n\
+        the one source; a pattern in it is expanded there. The session is for files only.\n\n\
+        Exit status: that of scp; 255 when writ failed.\n\n\
         Examples:\n  writ cp backup.conf web1:/etc/\n  writ cp -r 'web1:/var/log/pve*' logs/"
     )]
     Cp(CpArgs),
     /// Be the ProxyCommand of ssh: open a session and relay it between standard input and output
     #[command(after_help = "For ssh, sftp, scp, rsync, Ansible and whatever else uses OpenSSH:\n  \
         writ connect --ssh-config web1 >> ~/.ssh/config\n  ssh web1.writ\n\n\
-        The client key and known_hosts of the session are in the session directory while it lasts. The order is\n\
-        signed and the host's word about the session verified before any byte is relayed.\n\
+        The client key and known_hosts of the session are in the session directory while it lasts;\n\
+        sessions that use one directory at a time share the key. The order is signed and the host's\n\
+        word about the session verified before any byte is relayed.\n\n\
         Exit status: 0, or 255.")]
     Connect(ConnectArgs),
     /// List a host's sessions, or close one

@@ -56,7 +56,7 @@ fn wrong_words_are_refused_with_the_rule() {
         ("writ enroll new --name a --site b --expires 10", "90s, 10m"),
         ("writ order web1 123", "64 lower-case"),
         ("writ run web1", "ARG"),
-        ("writ run web1 uptime", "-- uptime"),
+        ("writ run web1 uptime", "[-- <ARG>...]"),
         ("writ run web1 --interpreter /bin/sh -- id", "--script"),
         ("writ run web1 --timeout 25h -- id", "1s to 24h"),
         ("writ run web1 --timeout 0s -- id", "1s to 24h"),

@@ -47,7 +47,7 @@ pub(super) struct Says {
     /// Carries out a submitted script: the receipt, and the sealed result.
     pub(super) runner: Option<Runner>,
     result: Option<Vec<u8>>,
-    pub(super) refuses_orders: Option<ApiFailure>,
+    pub(super) refuses_orders: Option<(u16, ApiFailure)>,
     /// Answers a request for a session.
     pub(super) opens: Option<Opener>,
     pub(super) tunnels: Vec<TunnelView>,
@@ -101,8 +101,8 @@ impl Says {
             ("PUT", ["hosts", _, "desired"]) => ok(&DesiredAccepted { generation: 3, changed: true }),
             ("GET", ["hosts", _, "orders"]) => ok(&self.order.as_ref().map(|_| self.order()).as_slice()),
             ("POST", ["hosts", _, "orders"]) => {
-                if let Some(failure) = &self.refuses_orders {
-                    return (507, serde_json::to_string(failure).unwrap());
+                if let Some((status, failure)) = &self.refuses_orders {
+                    return (*status, serde_json::to_string(failure).unwrap());
                 }
                 let envelope: Envelope = serde_json::from_slice(body).unwrap();
                 let op = envelope.id();

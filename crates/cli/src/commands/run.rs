@@ -15,6 +15,7 @@ use super::wait::{self, Wanted};
 use super::{Context, Session, now, random};
 use crate::args::{PrintArgs, ResultArgs, RunArgs};
 use crate::error::{Answer, Failure, Output};
+use crate::hub::HubError;
 use crate::prepare::{Circumstances, longest_validity, prepare_for_host};
 use crate::render::{about, short};
 use crate::resolve::Believed;
@@ -25,6 +26,8 @@ use crate::text::{json, span};
 
 /// How long the order can be used if the policy allows it, seconds: a host may be away for a moment.
 const VALID_S: u64 = 600;
+/// Characters of a program and its arguments that are shown.
+const SHOWN: usize = 120;
 /// For the ways there and back, on top of what order and script may take, seconds.
 const SLACK_S: u64 = 60;
 
@@ -57,7 +60,7 @@ pub(super) async fn run(ctx: &Context, args: RunArgs) -> Result<Answer, Failure>
         host.name(),
         script.interpreter,
         span(args.timeout.into()),
-        script.shown
+        shortened(&script.shown)
     ));
     ctx.note_useless(&session.policy, &signer, order.kind().namespace());
     let sig = signer.sign(order.kind().namespace(), &payload).await?;
@@ -71,13 +74,14 @@ pub(super) async fn run(ctx: &Context, args: RunArgs) -> Result<Answer, Failure>
     session.home.save_result_key(&op, &result_key)?;
     let resume = resume(host.name(), &op);
     let record = match deliver(ctx, &session, &host, envelope, &resume).await {
-        // It may have arrived, or something is wrong at the hub that may have it.
-        Err(error @ (Failure::Uncertain { .. } | Failure::Other(_))) => return Err(error),
+        Ok(record) => record,
         Err(error) => {
-            session.home.forget_result_key(&op)?;
+            // Only this hub's plain no is certain; anything else may have arrived.
+            if matches!(error, Failure::Hub(HubError::Refused { status: 0..500, .. })) {
+                session.home.forget_result_key(&op)?;
+            }
             return Err(error);
         }
-        Ok(record) => record,
     };
     let timeout_s = valid_s + u64::from(args.timeout) + SLACK_S;
     let job = Job { host: &host, op, record: Some(&record), key: &result_key, print: args.print };
@@ -215,6 +219,14 @@ fn not_run(session: &Session, job: &Job<'_>, story: &crate::judge::Story) -> Res
     Ok(Answer::with(stdout, page.failures))
 }
 
+/// One or two lines of a terminal.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}… ({} bytes in all)", &text[..end], text.len()),
+        None => text.to_owned(),
+    }
+}
+
 fn script(args: &RunArgs) -> Result<Script, Failure> {
     let Some(path) = &args.script else { return Ok(Script::from_words(&args.args)?) };
     let most = MAX_SCRIPT as u64;
@@ -233,4 +245,16 @@ fn script(args: &RunArgs) -> Result<Script, Failure> {
         }
     };
     Ok(Script::from_bytes(bytes, args.interpreter.clone(), &args.args, &called)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_is_shown_in_part() {
+        assert_eq!(shortened("uptime -p"), "uptime -p");
+        let long = shortened(&"ü".repeat(5_000));
+        assert!(long.starts_with("üü") && long.ends_with("ü… (10000 bytes in all)") && long.len() < 300);
+    }
 }

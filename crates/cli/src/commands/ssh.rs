@@ -51,7 +51,7 @@ async fn start(
     let own = std::env::current_exe().map_err(OpenSshError::OwnPath)?;
     let directory = TemporaryDir::make(&home)?;
     let grant = GrantArgs { key: grant.key.map(absolute).transpose()?, ..grant };
-    let proxy = connect_words(&own, &absolute(home.path(""))?, host, &grant, mode, &directory.0);
+    let proxy = connect_words(&own, &absolute(home.root().to_owned())?, host, &grant, mode, &directory.0);
     let route = Route { host, user: &grant.user, directory: &directory.0, proxy };
     let args: Vec<OsString> = route.options()?.into_iter().chain(passed).collect();
     let status = openssh::run(program, &args).await?;

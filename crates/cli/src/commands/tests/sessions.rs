@@ -145,7 +145,7 @@ async fn a_client_that_leaves_ends_the_session() {
     assert_eq!(task.await.unwrap().unwrap(), Answer::default());
     // The default directory is the host's own.
     let left = std::fs::read_dir(desk.path("home/sessions/web1")).unwrap().count();
-    assert_eq!(left, 1, "only the lock");
+    assert_eq!(left, 2, "only the locks");
 }
 
 #[tokio::test]
@@ -253,11 +253,14 @@ async fn a_session_that_does_not_open_says_why() {
     // The session of a moment ago: asked again, with the same order.
     let tries = Mutex::new(0);
     let gone = failure(409, "session_exists");
+    let full = refusal(RefusalCode::Sessions, "alice has 1 session(s) open on this host");
     desk.opens(move |envelope| {
         let mut tries = tries.lock().unwrap();
         *tries += 1;
-        if *tries < 3 {
-            return gone(envelope);
+        match *tries {
+            1 => return gone(envelope),
+            2 => return ok(&TunnelAnswer::Refused { receipt: full(envelope.id()) }),
+            _ => {}
         }
         ok(&TunnelAnswer::Ready { id: tunnel(), receipt: receipt(1, None, ready(envelope.id())) })
     });
@@ -267,21 +270,35 @@ async fn a_session_that_does_not_open_says_why() {
 }
 
 #[tokio::test]
-async fn two_sessions_do_not_share_a_directory() {
+async fn two_sessions_at_once_share_a_key_and_the_last_one_removes_it() {
     let desk = Desk::ready().await;
     desk.opens_honestly();
     let mut far = desk.far_end();
     let (mut client, first) = desk.connect(&["web1"]);
     client.write_all(b"x").await.unwrap();
     far.read_u8().await.unwrap();
-    let key = std::fs::read(desk.path("home/sessions/web1/id_ed25519")).unwrap();
-    let error = desk.connect(&["web1"]).1.await.unwrap().unwrap_err().to_string();
-    assert!(error.contains("--session-dir"), "{error}");
-    assert_eq!(std::fs::read(desk.path("home/sessions/web1/id_ed25519")).unwrap(), key);
-    far.write_all(&close_frame("")).await.unwrap();
-    // Drained, so that the hub's end closes too.
-    drop(far);
+    let (key, known) =
+        (desk.path("home/sessions/web1/id_ed25519"), desk.path("home/sessions/web1/known_hosts"));
+    let before = std::fs::read(&key).unwrap();
+    let mut far2 = desk.far_end();
+    let (mut client2, second) = desk.connect(&["web1"]);
+    client2.write_all(b"y").await.unwrap();
+    far2.read_u8().await.unwrap();
+    assert_eq!(std::fs::read(&key).unwrap(), before);
+    assert_eq!(std::fs::read_to_string(&known).unwrap().lines().count(), 2);
+    let keys: Vec<_> = {
+        let says = desk.hub.says.lock().unwrap();
+        let asked =
+            says.heard.iter().filter(|(method, path, _)| method == "POST" && path.ends_with("/tunnels"));
+        asked.map(|(_, _, body)| params(&serde_json::from_slice(body).unwrap()).key).collect()
+    };
+    assert!(keys.len() == 2 && keys[0] == keys[1]);
+    far.write_all(&close_frame("the session lasted 1.2 s and ended: the client left")).await.unwrap();
     assert_eq!(first.await.unwrap().unwrap(), Answer::default());
+    assert!(key.exists() && known.exists());
+    far2.write_all(&close_frame("")).await.unwrap();
+    assert_eq!(second.await.unwrap().unwrap(), Answer::default());
+    assert!(!key.exists() && !known.exists());
 }
 
 #[tokio::test]
@@ -317,7 +334,7 @@ async fn the_block_for_ssh_needs_no_hub() {
         "    User www-data\n",
         &format!("    IdentityFile \"{}\"\n", directory.join("id_ed25519").display()),
         "'--forward' '127.0.0.1:8006'",
-        &format!("'--home' '{}", desk.path("home").display()),
+        &format!("'--home' '{}' ", desk.path("home").display()),
     ] {
         assert!(block.contains(says), "{says:?} is missing in\n{block}");
     }
