@@ -211,6 +211,7 @@ fn product(path: &str) -> bool {
         && !path.contains("/tests/")
         && !path.ends_with("/tests.rs")
         && !path.ends_with("/testing.rs")
+        && !path.contains("/testing/")
 }
 
 fn word_process(line: &str) -> bool {
@@ -439,13 +440,13 @@ fn lints_are_on_everywhere() {
         for name in ["clippy.toml", ".clippy.toml"] {
             assert!(!folder.join(name).exists(), "{member}: its own {name} would replace the root's rules");
         }
-        // A feature is switched on for everybody: only selftest may ask tokio for processes.
+        // A feature is switched on for everybody: only selftest and the runner may ask tokio for processes.
         let asks = |table: &str| {
             manifest.get(table).and_then(|t| t.get("tokio")).and_then(|t| t.get("features")).is_some_and(
                 |f| f.as_array().unwrap().iter().any(|f| matches!(f.as_str(), Some("process" | "full"))),
             )
         };
-        let may = member.starts_with("selftest/");
+        let may = member.starts_with("selftest/") || member == "crates/runner";
         assert!(
             may || !(asks("dependencies") || asks("dev-dependencies")),
             "{member} asks tokio for processes"
