@@ -159,7 +159,6 @@ impl OrderClerk {
         loop {
             while let Some((op, envelope)) = self.in_flight.start(&mut waiting) {
                 let errand = Errand { warden: self.warden.clone(), notes: self.notes.clone() };
-                tracing::info!(%op, "order handed to the warden");
                 running.spawn(async move { (op, errand.relay(op, envelope).await) });
             }
             tokio::select! {
@@ -209,6 +208,7 @@ impl Errand {
 
     async fn follow(&self, op: Sha256, request: &WardenRequest) -> Result<Signed, WardenError> {
         let mut performing = self.warden.perform(request).await?;
+        tracing::info!(%op, "order handed to the warden");
         loop {
             match performing.next().await? {
                 Said::Receipt(receipt) => return Ok(receipt),

@@ -127,6 +127,8 @@ pub struct Session {
     sync: LogSync,
     /// The hub saw a batch of receipts on this connection.
     announced: bool,
+    /// That batch was empty, and the hub has not answered to it.
+    unanswered: bool,
     /// The log grew while a batch was on its way.
     more: bool,
     /// The last reading of the log failed.
@@ -147,6 +149,7 @@ impl Default for Session {
             held: 0,
             sync: LogSync::Idle,
             announced: false,
+            unanswered: false,
             more: false,
             failed: false,
             results: Results::default(),
@@ -268,6 +271,7 @@ impl Session {
         let mut effects = Vec::new();
         if !empty || !self.announced {
             self.announced = true;
+            self.unanswered |= empty;
             effects.push(Effect::Send(AgentFrame::Receipts { first, receipts }));
         }
         if !empty {
@@ -337,8 +341,9 @@ impl Session {
     }
 
     fn on_stored(&mut self, held: u64) -> Vec<Effect> {
-        if self.sync != LogSync::AwaitingStored {
-            // The answer to an empty batch.
+        let of_empty = std::mem::take(&mut self.unanswered) && held <= self.held;
+        if of_empty || self.sync != LogSync::AwaitingStored {
+            // The answer to an empty batch, after which one with entries may have been sent.
             return Vec::new();
         }
         self.sync = LogSync::Idle;

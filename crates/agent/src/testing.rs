@@ -155,7 +155,7 @@ impl Inside {
 
     fn answers(&self, request: &WardenRequest) -> Vec<WardenAnswer> {
         let log: Vec<Signed> = self.log.lock().unwrap().clone();
-        let mut results = self.results.lock().unwrap();
+        let results = || self.results.lock().unwrap();
         vec![match request {
             WardenRequest::Status {} => WardenAnswer::Status(status(log.len() as u64)),
             WardenRequest::Receipts { first, max } => WardenAnswer::Receipts {
@@ -164,14 +164,14 @@ impl Inside {
                 receipts: log.into_iter().skip(*first as usize).take(*max as usize).collect(),
             },
             WardenRequest::Results {} => {
-                WardenAnswer::Results { ops: results.iter().map(|(op, _)| *op).collect() }
+                WardenAnswer::Results { ops: results().iter().map(|(op, _)| *op).collect() }
             }
-            WardenRequest::Result { op } => match results.iter().find(|(held, _)| held == op) {
+            WardenRequest::Result { op } => match results().iter().find(|(held, _)| held == op) {
                 Some((_, sealed)) => WardenAnswer::Result { op: *op, sealed: sealed.clone() },
                 None => WardenAnswer::Refused { code: "no_result".into(), why: "there is none".into() },
             },
             WardenRequest::ResultStored { op } => {
-                results.retain(|(held, _)| held != op);
+                results().retain(|(held, _)| held != op);
                 WardenAnswer::Forgotten {}
             }
             other => return (self.handler.lock().unwrap())(other, log.len() as u64),

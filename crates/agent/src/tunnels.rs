@@ -1,7 +1,7 @@
 //! Sessions: one task for each tunnel that the hub opens, all of them bound to one live channel.
 //!
 //! A task asks the warden for the session, dials the hub's data connection and carries ciphertext
-//! between the two ([`relay`]). What keeps a session alive on the host is the task's connection to
+//! between the two ([`mod@relay`]). What keeps a session alive on the host is the task's connection to
 //! the warden: however a task ends, also when it is only dropped, that connection is closed and the
 //! session with it.
 
@@ -13,6 +13,7 @@ use authz::{Event, Outcome, Receipt};
 use protocol::frame::AgentFrame;
 use protocol::text::printable;
 use protocol::{Envelope, Signed, TunnelId};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinSet};
@@ -149,31 +150,65 @@ async fn carry(
             return AgentFrame::TunnelError { tunnel, receipt: None, problem: Some(problem) };
         }
     };
-    let carried = async {
+    let dialling = async {
         // Only fails when the channel has ended, and this task with it.
         let _ = say.send(AgentFrame::TunnelReady { tunnel, receipt }).await;
-        match dial(&ends.hub, tunnel).await {
-            Ok(DataStream::Direct { stream, early }) => run(*stream, &early, socket, &mut held).await,
-            Ok(DataStream::Proxied(stream)) => run(stream, &[], socket, &mut held).await,
-            Err(error) => format!("the data connection could not be opened: {}", sentence(&error)),
-        }
+        dial(&ends.hub, tunnel).await
     };
-    let why = tokio::select! {
-        why = carried => why,
-        why = &mut stopped => format!("the hub closed the tunnel: {}", why.unwrap_or_default()),
+    let dialled = tokio::select! {
+        dialled = dialling => {
+            dialled.map_err(|error| format!("the data connection could not be opened: {}", sentence(&error)))
+        }
+        why = &mut stopped => Err(closed_by_hub(why.ok())),
+    };
+    let why = match dialled {
+        Ok(DataStream::Direct { stream, early }) => run(*stream, &early, socket, &mut held, stopped).await,
+        Ok(DataStream::Proxied(stream)) => run(stream, &[], socket, &mut held, stopped).await,
+        Err(why) => {
+            drop(socket);
+            why
+        }
     };
     held.end().await;
     tracing::info!(%tunnel, why, "session over");
     AgentFrame::TunnelClose { tunnel, why }
 }
 
-/// Carries a session until one of its ends is gone; says why.
-async fn run<S>(mut hub: S, early: &[u8], socket: UnixStream, held: &mut HeldSession) -> String
+fn closed_by_hub(why: Option<String>) -> String {
+    format!("the hub closed the tunnel: {}", why.unwrap_or_default())
+}
+
+/// Carries a session until one of its ends is gone or the hub closes it; says why.
+async fn run<S>(
+    mut hub: S,
+    early: &[u8],
+    socket: UnixStream,
+    held: &mut HeldSession,
+    stopped: oneshot::Receiver<String>,
+) -> String
 where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (end, whole) = relay(&mut hub, early, Session { socket, held: &mut *held }).await;
-    let (why, tell) = match end {
+    // Only here: afterwards it is known why, and the hub's word about an end that it heard of from us
+    // says less.
+    let ended = tokio::select! {
+        ended = relay(&mut hub, early, Session { socket, held: &mut *held }) => Ok(ended),
+        why = stopped => Err(closed_by_hub(why.ok())),
+    };
+    let (why, tell) = match ended {
+        Ok((end, whole)) => {
+            let (why, tell) = explain(end);
+            (why, tell && whole)
+        }
+        Err(why) => (why, false),
+    };
+    tokio::join!(held.end(), hang_up(&mut hub, tell.then_some(why.as_str())));
+    why
+}
+
+/// An end in words, and whether the other end of the data connection does not know them.
+fn explain(end: End) -> (String, bool) {
+    match end {
         End::Over(Some(Ok(receipt))) => (how(&receipt), true),
         End::Over(Some(Err(error))) => (format!("the session was given up: {}", sentence(&error)), true),
         End::Over(None) => {
@@ -183,9 +218,7 @@ where
         End::Closed(why) => (format!("the other end closed the session: {why}"), false),
         End::Lost(why) => (format!("the data connection to the hub was lost: {why}"), false),
         End::Garbage(error) => (error.to_string(), true),
-    };
-    tokio::join!(held.end(), hang_up(&mut hub, (tell && whole).then_some(why.as_str())));
-    why
+    }
 }
 
 /// How a session ended, in the host's words. For display only: nothing is decided by it.

@@ -19,8 +19,8 @@ use tokio::time::timeout;
 const CONNECT: Duration = Duration::from_secs(5);
 /// For answers that need no work in Proxmox.
 const QUICK: Duration = Duration::from_secs(10);
-/// Until a session waits: two verifications, and an sshd that starts.
-const SESSION: Duration = Duration::from_secs(60);
+/// Until a session waits: two verifications, and an sshd that starts. Longer than the warden waits.
+const SESSION: Duration = Duration::from_secs(75);
 /// For the last answer about a session, once its end is asked for.
 const LAST_WORD: Duration = Duration::from_secs(5);
 

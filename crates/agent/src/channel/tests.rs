@@ -1,3 +1,5 @@
+mod work;
+
 use super::*;
 use crate::device::DeviceKey;
 use crate::hub::HubPins;
@@ -25,10 +27,14 @@ struct Bench {
 impl Bench {
     /// A channel with both ends in this process, past Hello.
     async fn start(dir: tempfile::TempDir) -> Self {
-        let (ours, theirs) = tokio::io::duplex(256 * 1024);
-        let agent =
-            WebSocketStream::from_raw_socket(ours, Role::Client, Some(crate::hub::connect::limits())).await;
-        let hub = HubEnd(WebSocketStream::from_raw_socket(theirs, Role::Server, None).await);
+        let device = DeviceKey::open_or_create(dir.path(), &[1; 32]).unwrap();
+        let pins = HubPins { current: Sha256::of(b"key"), next: None };
+        let nowhere = HubClient::new("https://127.0.0.1:1", pins, &device).unwrap();
+        Self::with(dir, nowhere).await
+    }
+
+    /// The same; data connections go to that hub.
+    async fn with(dir: tempfile::TempDir, data: HubClient) -> Self {
         let (sender, notes) = mpsc::channel(64);
         let kick = Arc::new(Notify::new());
         let warden = Warden::new(&dir.path().join("warden.sock"));
@@ -37,20 +43,21 @@ impl Bench {
         tokio::spawn(clerk.run());
         let (wanted, wants) = watch::channel(None);
         let desired = DesiredStore::open(dir.path()).unwrap();
-        let device = DeviceKey::open_or_create(dir.path(), &[1; 32]).unwrap();
-        let pins = HubPins { current: Sha256::of(b"key"), next: None };
-        let hub_client = HubClient::new("https://127.0.0.1:1", pins, &device).unwrap();
         let session = Session::default();
-        let mut ports =
-            Ports { warden, hub: hub_client, desk, desired, wanted, kick: kick.clone(), notes, session };
-        let serving = tokio::spawn(async move {
-            let first = hello(HOST, "boot".to_owned(), Purpose::Run, Some(0));
-            let ended = serve(agent, first, &mut ports).await;
-            (ended, ports)
-        });
-        let mut bench = Self { hub, serving, notes: sender, kick, wants, dir };
-        assert!(matches!(bench.hub.next().await, Some(AgentFrame::Hello { v: 1, host_id: HOST, .. })));
-        bench
+        let ports = Ports { warden, hub: data, desk, desired, wanted, kick: kick.clone(), notes, session };
+        let (hub, serving) = connect(ports).await;
+        Self { hub, serving, notes: sender, kick, wants, dir }
+    }
+
+    /// The next connection of the same agent, past Welcome.
+    async fn again(&mut self, receipts_held: u64) {
+        let (hub, serving) = tokio::io::duplex(1);
+        drop(serving);
+        let gone = HubEnd(WebSocketStream::from_raw_socket(hub, Role::Server, None).await);
+        drop(std::mem::replace(&mut self.hub, gone));
+        let (_, ports) = soon(&mut self.serving).await.unwrap();
+        (self.hub, self.serving) = connect(ports).await;
+        self.hub.send(&HubFrame::Welcome { v: 1, receipts_held }).await;
     }
 
     async fn welcomed(dir: tempfile::TempDir) -> Self {
@@ -63,6 +70,20 @@ impl Bench {
         drop(self.hub);
         soon(self.serving).await.unwrap().0
     }
+}
+
+async fn connect(mut ports: Ports) -> (HubEnd<DuplexStream>, JoinHandle<(Ended, Ports)>) {
+    let (ours, theirs) = tokio::io::duplex(256 * 1024);
+    let agent =
+        WebSocketStream::from_raw_socket(ours, Role::Client, Some(crate::hub::connect::limits())).await;
+    let mut hub = HubEnd(WebSocketStream::from_raw_socket(theirs, Role::Server, None).await);
+    let serving = tokio::spawn(async move {
+        let first = hello(HOST, "boot".to_owned(), Purpose::Run, Some(0));
+        let ended = serve(agent, first, &mut ports).await;
+        (ended, ports)
+    });
+    assert!(matches!(hub.next().await, Some(AgentFrame::Hello { v: 1, host_id: HOST, .. })));
+    (hub, serving)
 }
 
 fn order(n: u8) -> Envelope {

@@ -11,7 +11,7 @@ use protocol::Sha256;
 
 use super::Effect;
 
-/// Most results that are sent and not acknowledged.
+/// Most results that are sent and not acknowledged, apart from those that the hub had time for.
 pub(super) const WINDOW: usize = 8;
 
 /// The results that this connection deals with.
@@ -29,8 +29,11 @@ pub(super) struct Results {
     settled: u64,
     /// To be sent, each after a reading later than this one.
     waiting: VecDeque<(Sha256, u64)>,
-    /// Sent, and not acknowledged.
+    /// Sent since the last tick, and not acknowledged.
     sent: BTreeSet<Sha256>,
+    /// Sent before. A hub does not take the result of an order that it does not know; such a one must
+    /// not hold up the others.
+    late: BTreeSet<Sha256>,
     /// Acknowledged, and not forgotten.
     stored: VecDeque<Sha256>,
 }
@@ -50,6 +53,7 @@ impl Results {
 
     fn knows(&self, op: &Sha256) -> bool {
         self.sent.contains(op)
+            || self.late.contains(op)
             || self.stored.contains(op)
             || self.waiting.iter().any(|(waiting, _)| waiting == op)
     }
@@ -111,15 +115,16 @@ impl Results {
 
     /// The hub holds one. False when it was not sent on this connection.
     pub(super) fn on_stored(&mut self, op: Sha256) -> bool {
-        let sent = self.sent.remove(&op);
+        let sent = self.sent.remove(&op) || self.late.remove(&op);
         if sent {
             self.stored.push_back(op);
         }
         sent
     }
 
-    /// Time to try again what failed.
+    /// Time to try again what failed, and to go on without what is not acknowledged.
     pub(super) fn on_tick(&mut self) {
+        self.late.append(&mut self.sent);
         if std::mem::take(&mut self.failed) {
             self.wanted = true;
         }

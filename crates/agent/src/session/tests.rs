@@ -103,6 +103,18 @@ fn an_empty_log_is_announced_once() {
     assert_eq!(session.on_log(0, vec![]), []);
 }
 
+/// A hub with a slow disk, and an order that was waiting there.
+#[test]
+fn the_log_may_grow_before_the_announcement_is_answered() {
+    let mut session = settled(2);
+    assert_eq!(session.on_note(Note::LogGrew), [Effect::ReadLog { first: 2 }]);
+    assert_eq!(session.on_log(2, vec![receipt(2)]).len(), 1);
+    assert_eq!(session.on_frame(HubFrame::ReceiptsStored { held: 2 }), [], "this is about the empty one");
+    assert_eq!(session.on_frame(HubFrame::ReceiptsStored { held: 3 }), [Effect::ReadLog { first: 3 }]);
+    assert_eq!(session.on_log(3, vec![receipt(3)]).len(), 1);
+    assert!(closes(&session.on_frame(HubFrame::ReceiptsStored { held: 3 })), "there was only one");
+}
+
 #[test]
 fn an_absent_warden_is_asked_again_at_the_next_tick() {
     let mut session = open(2);
@@ -319,7 +331,7 @@ fn few_results_are_on_their_way_and_one_is_read_at_a_time() {
     while let [.., Effect::ReadResult { op: next }] = &effects[..] {
         let next = *next;
         assert_eq!(next, op(sent));
-        assert_eq!(session.on_tick(), [], "one at a time");
+        assert_eq!(session.next_result(), [], "one at a time");
         effects = session.on_result(next, sealed());
         sent += 1;
     }
@@ -330,6 +342,14 @@ fn few_results_are_on_their_way_and_one_is_read_at_a_time() {
     assert_eq!(session.on_frame(HubFrame::JobResultStored { op: op(0) }), []);
     assert_eq!(session.on_result_done(), [Effect::ForgetResult { op: op(0) }]);
     assert_eq!(session.on_result_done(), [Effect::ReadResult { op: op(sent) }]);
+    assert_eq!(session.on_result(op(sent), sealed()).len(), 2);
+    assert_eq!(session.on_result(op(sent + 1), sealed()), [sends_result(sent + 1)], "the window is full");
+    // A hub that does not want some of them does not end it.
+    assert_eq!(session.on_tick(), [Effect::ReadResult { op: op(sent + 2) }]);
+    let late = HubFrame::JobResultStored { op: op(1) };
+    assert_eq!(session.on_frame(late), []);
+    let effects = session.on_result(op(sent + 2), sealed());
+    assert_eq!(effects, [sends_result(sent + 2), Effect::ForgetResult { op: op(1) }]);
 }
 
 #[test]

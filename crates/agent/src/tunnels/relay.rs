@@ -133,8 +133,10 @@ where
     let mut buffer = vec![0; BUFFER];
     loop {
         match hub.read(&mut buffer).await {
-            Ok(0) if sink.decoder.is_between_frames() => return End::Lost("end of data".to_owned()),
-            Ok(0) => return End::Lost("end of data in the middle of a frame".to_owned()),
+            Ok(0) if sink.decoder.is_between_frames() => {
+                return End::Lost("closed without a reason".to_owned());
+            }
+            Ok(0) => return End::Lost("closed in the middle of a frame".to_owned()),
             Ok(length) => {
                 if let Some(end) = sink.take(&buffer[..length]).await {
                     return end;
