@@ -119,7 +119,8 @@ impl Framed {
     }
 
     async fn fill(&mut self) -> Result<usize, SocketError> {
-        let mut chunk = [0; CHUNK];
+        // On the heap: futures that hold this one stay small.
+        let mut chunk = vec![0; CHUNK];
         let Self { stream, buffer, fds } = self;
         let (count, passed) = stream
             .async_io(Interest::READABLE, || {
