@@ -161,6 +161,9 @@ pub fn story(view: &OrderView, after: u64, host: &Believed, op: &Sha256) -> Resu
         match (success, *version > after) {
             (Some(true), false) => story.earlier_success = Some(receipt),
             (Some(false), false) => {}
+            // A second copy of an order that runs is refused, and says nothing about how the first one ends.
+            (Some(false), true)
+                if story.committed && receipt.order_outcome().is_some_and(|(_, end)| is_replay(end)) => {}
             // Of equals the first is this submission's; a later one belongs to a later submission.
             // But a refusal is not the end of an order's danger: the hub may first deliver it
             // without its signatures and then as it is.

@@ -66,6 +66,20 @@ fn a_committed_order_has_not_ended() {
     assert!(story.committed && story.end.is_none());
 }
 
+/// A hub that delivers an order twice while it runs gets a refusal of the second copy.
+#[test]
+fn a_second_copy_of_a_running_order_does_not_end_it() {
+    let event = Event::OrderCommitted { op: op(), kind: "job.run".into(), signers: vec![] };
+    let committed = receipt(1, Some((4, Sha256::of(b"x"))), event);
+    let replay = receipt(1, Some((5, Sha256::of(b"y"))), ended(op(), refused(RefusalCode::Replay)));
+    let receipts = vec![(2, committed), (3, replay)];
+    let host = believed(1, "web1");
+    let running = story(&view(receipts.clone()), 1, &host, &op()).unwrap();
+    assert!(running.committed && running.end.is_none());
+    // For whoever submits it later, that refusal is the answer.
+    assert!(story(&view(receipts), 2, &host, &op()).unwrap().end.is_some());
+}
+
 #[test]
 fn forged_receipts_are_never_success() {
     let host = believed(1, "web1");
