@@ -16,7 +16,7 @@ const PREFIX: &str = "writ-";
 /// Deepest nest of groups that is cleaned up; a job may make groups below its own.
 const DEEPEST: usize = 16;
 
-/// One group, ours.
+/// One group, ours. Dropping it removes it and what was made below, unless somebody still lives in it.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     dir: PathBuf,
@@ -65,11 +65,6 @@ impl Cgroup {
         found
     }
 
-    /// Removes it and what was made below; fails as long as somebody lives in it.
-    pub(crate) fn remove(&self) -> io::Result<()> {
-        self.tree().iter().rev().try_for_each(fs::remove_dir)
-    }
-
     /// Parents before children.
     fn tree(&self) -> Vec<PathBuf> {
         let mut found = vec![self.dir.clone()];
@@ -84,6 +79,14 @@ impl Cgroup {
             }
         }
         found
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for dir in self.tree().iter().rev() {
+            let _ = fs::remove_dir(dir);
+        }
     }
 }
 

@@ -70,8 +70,8 @@ impl Leftover {
     ///
     /// After a crash of the runner alone there is nothing left: the supervisor saw to it, or is about to, and
     /// is given the time. After one of both, what is found is what descends from the two known processes,
-    /// what lives in the cgroup, and what holds the script open, which is what every child of an
-    /// interpreter inherits.
+    /// what lives in the cgroup, and what has inherited the mark: children of an interpreter hold the script
+    /// open, those of a session have its token in their environment.
     pub fn kill(&self) -> Killed {
         let killed = match BootId::current() {
             Ok(boot) if boot == self.boot => self.kill_now(),
@@ -95,11 +95,7 @@ impl Leftover {
         }
         let cgroup = self.cgroup.as_ref().and_then(|dir| Cgroup::adopt(dir, &self.token));
         let mut remains = Remains { leftover: self, cgroup };
-        let killed = tree::kill_all(&mut remains, KILL_WITHIN);
-        if let Some(cgroup) = remains.cgroup {
-            let _ = cgroup.remove();
-        }
-        killed
+        tree::kill_all(&mut remains, KILL_WITHIN)
     }
 
     fn known_alive(&self) -> Vec<i32> {
@@ -116,12 +112,11 @@ impl Prey for Remains<'_> {
     fn find(&mut self) -> io::Result<Vec<Stat>> {
         let own = rustix::process::getpid().as_raw_pid();
         let all = tree::everybody()?;
-        let script = memfd_link(&self.leftover.token);
-        let holders: BTreeSet<i32> =
-            all.iter().map(|stat| stat.id.pid()).filter(|pid| holds(*pid, &script)).collect();
+        let marked: BTreeSet<i32> =
+            all.iter().map(|stat| stat.id.pid()).filter(|pid| marked(*pid, &self.leftover.token)).collect();
         let known = [self.leftover.supervisor, self.leftover.main];
         let found = tree::with_descendants(&all, |stat| {
-            known.contains(&stat.id) || (holders.contains(&stat.id.pid()) && stat.id.pid() != own)
+            known.contains(&stat.id) || (marked.contains(&stat.id.pid()) && stat.id.pid() != own)
         });
         let mut found: Vec<Stat> = found.into_iter().filter(|stat| stat.alive).collect();
         found.extend(self.cgroup.iter().flat_map(Cgroup::members));
@@ -131,7 +126,7 @@ impl Prey for Remains<'_> {
         Ok(found)
     }
 
-    /// Whoever was handed the script by somebody else may be in any group.
+    /// Whoever was handed the mark by somebody else may be in any group.
     fn groups_are_ours(&self) -> bool {
         false
     }
@@ -152,14 +147,18 @@ pub(crate) fn memfd_name(token: &Token) -> String {
     format!("writ-{}", token.as_str())
 }
 
-/// The same as /proc shows it.
-fn memfd_link(token: &Token) -> String {
-    format!("/memfd:{} (deleted)", memfd_name(token))
+/// A session's mark, as environ(7) has it.
+pub(crate) fn session_mark(token: &str) -> String {
+    format!("WRIT_SESSION={token}")
 }
 
-fn holds(pid: i32, link: &str) -> bool {
+fn marked(pid: i32, token: &Token) -> bool {
+    let script = format!("/memfd:{} (deleted)", memfd_name(token));
+    let session = session_mark(token.as_str());
     let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    fds.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|target| target.as_os_str() == link)
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|b| *b == 0).any(|variable| variable == session.as_bytes())
+        || fds.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|to| to.as_os_str() == script.as_str())
 }
 
 #[cfg(test)]

@@ -197,7 +197,9 @@ async fn kill_orphans(leftover: Option<Leftover>) -> Killed {
     let both = tokio::task::spawn_blocking(move || {
         let first = tree::kill_orphans();
         let second = leftover.map(|leftover| leftover.kill()).unwrap_or_default();
-        let survivors = [first.survivors, second.survivors].concat();
+        let mut survivors = [first.survivors, second.survivors].concat();
+        survivors.sort_unstable();
+        survivors.dedup();
         Killed { killed: first.killed.saturating_add(second.killed), survivors }
     });
     both.await.unwrap_or_default()

@@ -88,7 +88,7 @@ pub enum How {
 }
 
 /// Starts a session in a directory of its own below `root`, with the sshd at `sshd`
-/// ([`super::sshd::DEFAULT`] on Debian). It waits for its client as soon as this returns.
+/// ([`super::DEFAULT_SSHD`] on Debian). It waits for its client as soon as this returns.
 pub async fn start(
     engine: &Engine,
     root: &Path,
@@ -103,12 +103,25 @@ pub async fn start(
     let token = Token::random().map_err(random)?;
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(seed.as_mut_slice()).map_err(random)?;
-    let dir = SessionDir::create(root, &token)?;
-    let started = open(engine, sshd, &spec, &account, &token, &dir, &SecretKey::from_seed(&seed)).await;
-    if started.is_err() {
-        dir.remove();
+    let mut files = Files { dir: SessionDir::create(root, &token)?, in_use: false };
+    let session =
+        open(engine, sshd, &spec, &account, &token, &files.dir, &SecretKey::from_seed(&seed)).await?;
+    files.in_use = true;
+    Ok(session)
+}
+
+/// Removes the directory when nothing came of it, also when nobody waited for that.
+struct Files {
+    dir: SessionDir,
+    in_use: bool,
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        if !self.in_use {
+            self.dir.remove();
+        }
     }
-    started
 }
 
 async fn open(

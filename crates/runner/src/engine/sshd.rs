@@ -8,8 +8,9 @@
 )]
 
 use std::fmt::Write as _;
+use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::dir::{AUTHORIZED, HOST_KEY, SessionDir};
+use super::leftover::session_mark;
 use super::session::SessionSpec;
 
 /// Where Debian has it.
@@ -120,9 +122,11 @@ pub(crate) fn config(spec: &SessionSpec, dir: &SessionDir, pam: bool, to_root: b
          PrintLastLog no\n\
          VersionAddendum none\n\
          PidFile none\n\
+         SetEnv {mark}\n\
          LogLevel VERBOSE\n",
         host_key = host_key.display(),
         authorized = authorized.display(),
+        mark = session_mark(dir.path().file_name().and_then(|name| name.to_str()).unwrap_or_default()),
         root = if to_root { "prohibit-password" } else { "no" },
         pam = yes(pam),
         tty = yes(full),
@@ -194,8 +198,9 @@ pub(crate) async fn check(sshd: &Path, config: &Path) -> Result<(), SshdError> {
         return Err(SshdError::Missing(sshd.to_owned()));
     }
     if rustix::process::geteuid().is_root() && !Path::new(PRIVSEP).exists() {
-        // When it cannot be made, sshd says so itself.
-        let _ = std::fs::DirBuilder::new().mode(0o755).create(PRIVSEP);
+        // Whatever the umask is. When it cannot be made, sshd says so itself.
+        let made = std::fs::DirBuilder::new().mode(0o755).create(PRIVSEP);
+        let _ = made.and_then(|()| std::fs::set_permissions(PRIVSEP, Permissions::from_mode(0o755)));
     }
     let (good, said) = ask(sshd, &["-t".as_ref(), "-f".as_ref(), config.as_os_str()]).await?;
     if good {

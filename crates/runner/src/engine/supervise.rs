@@ -90,7 +90,7 @@ struct Supervisor<'a> {
     ended: Option<WaitStatus>,
     cgroup: Option<Cgroup>,
     began: Duration,
-    limit: Duration,
+    deadline: Duration,
     is_session: bool,
 }
 
@@ -116,13 +116,7 @@ impl<'a> Supervisor<'a> {
         let pid = i32::try_from(child.id()).unwrap_or_default();
         let main = ProcessId::of(pid).ok_or("the program was gone at once")?;
         // Before it gets its specification, so that nothing of it can be outside.
-        let cgroup = cgroup.and_then(|group| match group.admit(child.id()) {
-            Ok(()) => Some(group),
-            Err(_) => {
-                let _ = group.remove();
-                None
-            }
-        });
+        let cgroup = cgroup.filter(|group| group.admit(child.id()).is_ok());
         let mut supervisor = Self {
             lifeline,
             signals,
@@ -132,21 +126,17 @@ impl<'a> Supervisor<'a> {
             ended: None,
             cgroup,
             began: boottime(),
-            limit: Duration::from_millis(spec.limit_ms),
+            deadline: Duration::MAX,
             is_session: spec.exec.stdio == Stdio::Socket,
         };
-        let executed = supervisor.hand_over(&spec.exec, fds, ours);
-        let report = executed.and_then(|()| {
-            supervisor.began = boottime();
-            let cgroup = supervisor.cgroup.as_ref().map(|group| group.dir().to_owned());
-            // Nobody to report to: the lifeline's end is noticed next.
-            let _ = wire::send(lifeline, &Report::Started { main, cgroup }, &[]);
-            Ok(())
-        });
-        if let Err(why) = report {
+        if let Err(why) = supervisor.hand_over(&spec.exec, fds, ours) {
             supervisor.kill();
             return Err(why);
         }
+        supervisor.deadline = boottime().saturating_add(Duration::from_millis(spec.limit_ms));
+        let cgroup = supervisor.cgroup.as_ref().map(|group| group.dir().to_owned());
+        // Nobody to report to: the lifeline's end is noticed next.
+        let _ = wire::send(lifeline, &Report::Started { main, cgroup }, &[]);
         Ok(supervisor)
     }
 
@@ -161,8 +151,11 @@ impl<'a> Supervisor<'a> {
         let mut said = Vec::new();
         loop {
             let left = deadline.saturating_sub(boottime());
-            let (told, end) =
-                if self.stopped.is_some() { (true, false) } else { self.wait(Some(stage.as_fd()), left)? };
+            let (told, end) = match self.stopped {
+                Some(_) => (true, false),
+                // Not being able to wait is no reason to let it run on unwatched.
+                None => self.wait(Some(stage.as_fd()), left).unwrap_or((false, true)),
+            };
             if self.stopped.is_none() && (end || left.is_zero()) {
                 // It may execute the program this very moment. Dead it says no more, and what it has said by
                 // then decides.
@@ -170,18 +163,29 @@ impl<'a> Supervisor<'a> {
                 let _ = self.main.signal(Signal::KILL);
             } else if told {
                 let mut buffer = [0; 4096];
-                let got = rustix::io::read(&stage, &mut buffer).map_err(|error| error.to_string())?;
+                let got = rustix::io::read(&stage, &mut buffer).unwrap_or(0);
                 said.extend_from_slice(&buffer[..got]);
                 if got == 0 || said.len() > wire::MAX_LINE {
-                    return judge_stage(&said).map_err(|why| match self.stopped {
-                        Some(MainEnd::TimedOut {}) => {
-                            format!("becoming the user took more than {} s", STAGE_WITHIN.as_secs())
-                        }
-                        Some(_) => "cancelled before it was executed".into(),
-                        None => why,
-                    });
+                    return self.judge(&said);
                 }
             }
+        }
+    }
+
+    /// From all that the last stage ever said: whether it executed the program.
+    fn judge(&self, said: &[u8]) -> Result<(), String> {
+        let mut lines = said.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        let mut next = || lines.next().map(serde_json::from_slice::<StageReport>);
+        match (next(), next(), self.stopped) {
+            (Some(Ok(StageReport::Ready {})), None, _) => Ok(()),
+            (Some(Ok(StageReport::Failed { why })), _, _) | (_, Some(Ok(StageReport::Failed { why })), _) => {
+                Err(why)
+            }
+            (_, _, Some(MainEnd::TimedOut {})) => {
+                Err(format!("becoming the user took more than {} s", STAGE_WITHIN.as_secs()))
+            }
+            (_, _, Some(_)) => Err("cancelled before it was executed".into()),
+            (_, _, None) => Err("the last stage ended before it executed the program".into()),
         }
     }
 
@@ -208,18 +212,16 @@ impl<'a> Supervisor<'a> {
     }
 
     fn wait_for_end(&mut self) -> MainEnd {
-        let deadline = self.began + self.limit;
         loop {
             if let Some(status) = self.ended {
                 return main_end(status);
             }
-            let left = deadline.saturating_sub(boottime());
+            let left = self.deadline.saturating_sub(boottime());
             if left.is_zero() {
                 return MainEnd::TimedOut {};
             }
             match self.wait(None, left) {
                 Ok((_, false)) => {}
-                // Not being able to wait is no reason to let it run on unwatched.
                 Ok((_, true)) | Err(_) => return MainEnd::Cancelled {},
             }
         }
@@ -245,9 +247,6 @@ impl<'a> Supervisor<'a> {
         let _ = rustix::process::setpriority_process(None, -20);
         let killed = tree::kill_all(self, tree::KILL_WITHIN);
         self.bury();
-        if let Some(group) = self.cgroup.take_if(|group| group.remove().is_ok()) {
-            drop(group);
-        }
         killed
     }
 
@@ -333,17 +332,6 @@ fn signals() -> nix::Result<SignalFd> {
     let mask = SigSet::from_iter(wanted);
     mask.thread_set_mask()?;
     SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-}
-
-/// All that the last stage ever said.
-fn judge_stage(said: &[u8]) -> Result<(), String> {
-    let mut lines = said.split(|b| *b == b'\n').filter(|line| !line.is_empty());
-    let mut next = || lines.next().map(serde_json::from_slice::<StageReport>);
-    match (next(), next()) {
-        (Some(Ok(StageReport::Ready {})), None) => Ok(()),
-        (Some(Ok(StageReport::Failed { why })), _) | (_, Some(Ok(StageReport::Failed { why }))) => Err(why),
-        _ => Err("the last stage ended before it executed the program".into()),
-    }
 }
 
 fn main_end(status: WaitStatus) -> MainEnd {

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use authz::order::SessionMode;
@@ -50,7 +51,7 @@ pub(crate) struct Open {
     pub(crate) user: UserName,
     port: u16,
     /// Whose home has no start-up files of somebody's taste. Gone when everything of the session is.
-    _account: Option<TemporaryUser>,
+    _account: Option<Arc<TemporaryUser>>,
 }
 
 /// Opens a full session: as root for a user of its own, else for whoever runs the test.
@@ -60,8 +61,9 @@ pub(crate) async fn open(change: impl FnOnce(&mut SessionSpec)) -> Open {
 
 pub(crate) async fn open_on(engine: &Engine, change: impl FnOnce(&mut SessionSpec)) -> Open {
     let key = secret();
-    let account = is_root().then(|| TemporaryUser::create(0));
-    let user = account.as_ref().map_or_else(myself, |account| account.name.clone());
+    let lent = std::env::var(ACCOUNT).ok().map(|name| name.parse().unwrap());
+    let account = (is_root() && lent.is_none()).then(shared_user);
+    let user = lent.or_else(|| account.as_ref().map(|account| account.name.clone())).unwrap_or_else(myself);
     let mut spec = spec(user, key.public(), SessionMode::Full {});
     change(&mut spec);
     let dir = tempfile::tempdir().unwrap();
@@ -95,9 +97,10 @@ impl Open {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
     }
 
-    /// A directory that the session's user can write to.
-    pub(crate) fn home(&self) -> PathBuf {
-        nix::unistd::User::from_name(self.user.as_str()).unwrap().unwrap().dir
+    /// A place in the home of the session's user where nothing is yet.
+    pub(crate) fn fresh(&self) -> PathBuf {
+        let user = nix::unistd::User::from_name(self.user.as_str()).unwrap().unwrap();
+        user.dir.join(format!("fresh-{:08x}", random()))
     }
 
     fn options(&self) -> Vec<String> {

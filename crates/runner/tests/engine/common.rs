@@ -3,9 +3,9 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use protocol::UserName;
@@ -117,9 +117,30 @@ fn admin(args: &[&str]) {
     });
 }
 
+/// Removes the users of test runs that were killed: their names hold the process that made them.
+fn sweep() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        for file in ["/etc/passwd", "/etc/group"] {
+            for line in fs::read_to_string(file).unwrap().lines() {
+                let name = line.split(':').next().unwrap();
+                let maker = name.strip_prefix("writ-test-").and_then(|rest| rest.split('-').next());
+                let Some(maker) = maker.and_then(|pid| pid.parse::<u32>().ok()) else { continue };
+                if !Path::new(&format!("/proc/{maker}")).exists() {
+                    // A user's own group goes with the user; whoever else sweeps may be faster.
+                    let program = if file == "/etc/passwd" { "userdel" } else { "groupdel" };
+                    let _ = Command::new(program).arg(name).output().unwrap();
+                    let _ = fs::remove_dir_all(format!("/tmp/{name}"));
+                }
+            }
+        }
+    });
+}
+
 impl TemporaryUser {
     pub(crate) fn create(groups: usize) -> Self {
-        let name = format!("writ-test-{:08x}", random());
+        sweep();
+        let name = format!("writ-test-{}-{:06x}", std::process::id(), random() & 0xff_ffff);
         let groups: Vec<String> = (0..groups).map(|n| format!("{name}-{n}")).collect();
         for group in &groups {
             admin(&["groupadd", group]);
@@ -137,6 +158,30 @@ impl TemporaryUser {
         let mut ids: Vec<u32> = self.groups.iter().map(|name| id(name)).chain([own]).collect();
         ids.sort_unstable();
         ids
+    }
+}
+
+/// A user for sessions, shared by the tests that run at the same time: accounts are slow to make.
+pub(crate) fn shared_user() -> Arc<TemporaryUser> {
+    static SHARED: Mutex<Weak<TemporaryUser>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    shared.upgrade().unwrap_or_else(|| {
+        let user = Arc::new(TemporaryUser::create(0));
+        *shared = Arc::downgrade(&user);
+        user
+    })
+}
+
+/// Asks ssh for a terminal, where sshd can give one: an ordinary user's cannot change the group of a
+/// terminal, and unless devpts is mounted with the right one (gid=5, as systemd does) it refuses.
+pub(crate) fn terminal() -> &'static [&'static str] {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let right = mounts.lines().any(|line| line.starts_with("devpts ") && line.contains("gid=5"));
+    if is_root() || right {
+        &["-tt"]
+    } else {
+        eprintln!("without a terminal: /dev/pts is not mounted with gid=5");
+        &[]
     }
 }
 
@@ -177,6 +222,10 @@ pub(crate) fn again_as_an_ordinary_user(this: &str) {
         .args(["--reuid", &id, "--regid", &id, "--init-groups", "--"])
         .arg(std::env::current_exe().unwrap())
         .args(["--skip", this])
+        // They mostly wait.
+        .args(["--test-threads", "4"])
+        // The same for every user, and slow.
+        .args(["--skip", "exec_runs", "--skip", "whoever_does_something", "--skip", "bomb"])
         .current_dir("/")
         .env_clear()
         .env("HOME", &user.home)
@@ -190,6 +239,8 @@ pub(crate) fn again_as_an_ordinary_user(this: &str) {
 
 /// Names the role in which this test binary is started again.
 pub(crate) const ROLE: &str = "WRIT_ENGINE_ROLE";
+/// Lends it an account: one that it made itself would outlive it.
+pub(crate) const ACCOUNT: &str = "WRIT_ENGINE_ACCOUNT";
 
 /// This binary again, as a process that does `role` and can be killed. Its stdout is a pipe.
 pub(crate) fn act(role: &str, env: &[(&str, &str)]) -> Actor {

@@ -69,7 +69,7 @@ async fn a_fork_bomb_loses() {
                  export -f bomb; bomb 2>/dev/null"
             );
             let interpreter = "/bin/bash".parse().unwrap();
-            let timeout = Duration::from_secs(1);
+            let timeout = Duration::from_millis(500);
             let spec = JobSpec { user: user.name.clone(), timeout, interpreter, ..spec(&bomb) };
             let end = run_on(&engine, spec).await;
             assert_eq!(end.how, How::TimedOut);

@@ -78,6 +78,8 @@ fn no_option_stands_twice_and_nothing_is_included() {
         // sshd takes the first of two, so a second one would be a lie to the reader.
         assert_eq!(options.len(), count, "{text}");
         assert!(!options.contains(&"Include") && !options.contains(&"Match"));
+        let mark = format!("SetEnv WRIT_SESSION={}\n", dir.path().file_name().unwrap().to_str().unwrap());
+        assert!(text.contains(&mark), "{text}");
         assert!(text.contains("PermitRootLogin prohibit-password\n") && text.contains("UsePAM no\n"));
     }
 }
