@@ -52,6 +52,11 @@ impl From<UnixStream> for Framed {
 }
 
 impl Framed {
+    /// One on which no message of more than so many bytes is taken.
+    pub fn with_limit(stream: UnixStream, limit: usize) -> Self {
+        Self { stream, buffer: FrameBuffer::with_limit(limit), fds: VecDeque::new() }
+    }
+
     /// The uid of the other end when it connected, as the kernel knows it.
     pub fn peer_uid(&self) -> io::Result<u32> {
         Ok(self.stream.peer_cred()?.uid())

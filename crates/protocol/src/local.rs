@@ -18,8 +18,8 @@ pub const MAX_FRAME: usize = 4 * 1024 * 1024;
 /// Why bytes on a local socket are not a frame.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
-    /// A length over [`MAX_FRAME`].
-    #[error("a frame of {0} bytes on the local socket; at most {MAX_FRAME} are allowed")]
+    /// A length over the limit: [`MAX_FRAME`], or less where only requests are expected.
+    #[error("a frame of {0} bytes on the local socket is more than this end takes")]
     TooLong(usize),
     /// Not the JSON of this type.
     #[error("a frame on the local socket could not be read: are agent and warden of the same version?")]
@@ -192,12 +192,25 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, LocalError> {
 
 /// Collects bytes from a socket and gives back whole messages. The length is checked before
 /// anything is reserved for it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FrameBuffer {
     bytes: Vec<u8>,
+    limit: usize,
+}
+
+impl Default for FrameBuffer {
+    /// Takes messages of up to [`MAX_FRAME`] bytes.
+    fn default() -> Self {
+        Self::with_limit(MAX_FRAME)
+    }
 }
 
 impl FrameBuffer {
+    /// Takes messages of up to so many bytes, at most [`MAX_FRAME`].
+    pub fn with_limit(limit: usize) -> Self {
+        Self { bytes: Vec::new(), limit: limit.min(MAX_FRAME) }
+    }
+
     /// Adds what was read.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
@@ -214,7 +227,7 @@ impl FrameBuffer {
             return Ok(None);
         };
         let length = u32::from_be_bytes(*head) as usize;
-        if length > MAX_FRAME {
+        if length > self.limit {
             return Err(LocalError::TooLong(length));
         }
         let Some(json) = rest.get(..length) else {
@@ -253,6 +266,12 @@ mod tests {
         let mut buffer = FrameBuffer::default();
         buffer.push(&[0xff; 8]);
         assert!(matches!(buffer.take::<WardenRequest>(), Err(LocalError::TooLong(4_294_967_295))));
+        for (limit, length, good) in [(100, 100, true), (100, 101, false), (usize::MAX, MAX_FRAME + 1, false)]
+        {
+            let mut buffer = FrameBuffer::with_limit(limit);
+            buffer.push(&u32::try_from(length).unwrap().to_be_bytes());
+            assert_eq!(buffer.take::<WardenRequest>().is_ok(), good, "{length} of {limit}");
+        }
         for body in ["", "{}", r#"{"ask":"sudo"}"#, r#"{"ask":"status","x":1}"#, "\u{0}"] {
             let mut buffer = FrameBuffer::default();
             buffer.push(&(body.len() as u32).to_be_bytes());
