@@ -108,6 +108,10 @@ pub fn of_script(asked: Asked, heard: Heard, answer: RunnerAnswer) -> Says {
             }),
         },
         RunnerAnswer::Refused { code, why } => match (asked, heard) {
+            // The runner accepted this order before, so it may have run: the answer is what became of it.
+            (Asked::Run, Heard::Nothing) if code == "replay" => {
+                Says::Nothing(format!("it accepted this order before ({why})"))
+            }
             (Asked::Run, Heard::Nothing) => {
                 Says::End(Ending::NotAccepted(format!("the runner refused it ({code}): {why}")))
             }
@@ -284,6 +288,7 @@ mod tests {
             (not_started, ["not started", "not started", "ask", "not started", "not started", "unknown"]),
             (refused, ["not accepted", "ask", "ask", "ask", "ask", "ask"]),
             (|| RunnerAnswer::NotKnown {}, ["ask", "ask", "ask", "not accepted", "unsettled", "unsettled"]),
+            (|| RunnerAnswer::Refused { code: "replay".into(), why: "used".into() }, ["ask"; 6]),
             (|| RunnerAnswer::Done {}, ["ask"; 6]),
             (ready, ["ask"; 6]),
         ];

@@ -201,7 +201,7 @@ impl<'a> Watch<'a> {
 }
 
 /// Stores the result, writes the end down, and lets the runner forget.
-async fn conclude(warden: &Warden, open: &OpenOrder, order: &Order, ending: Ending) -> Written {
+async fn conclude(warden: &Arc<Warden>, open: &OpenOrder, order: &Order, ending: Ending) -> Written {
     let kept = ending.is_kept_by_runner();
     let outcome = match ending {
         Ending::NotStarted(why) | Ending::NotAccepted(why) => Outcome::Aborted { why: safe(&why) },
@@ -223,7 +223,7 @@ async fn conclude(warden: &Warden, open: &OpenOrder, order: &Order, ending: Endi
     };
     let receipt = orders::log_end(warden, open, order, outcome).await?;
     if kept {
-        forget(warden, &open.op).await;
+        let_forget(warden, open.op).await;
     } else {
         orders::forget(warden, &open.op);
     }
@@ -246,8 +246,16 @@ async fn store(warden: &Warden, result: &StoredResult) {
     }
 }
 
-/// Lets the runner forget a script whose end is in the log. The order's file stays until it has: the next
-/// start tries again. Whether it has.
+/// Lets the runner forget a script whose end is in the log. The receipt does not wait for a runner that is
+/// away.
+async fn let_forget(warden: &Arc<Warden>, op: Sha256) {
+    if !forget(warden, &op).await {
+        let warden = warden.clone();
+        tokio::spawn(async move { forget_patiently(&warden, &op).await });
+    }
+}
+
+/// Tells the runner. The order's file stays until that has worked: the next start tries again. Whether it has.
 async fn forget(warden: &Warden, op: &Sha256) -> bool {
     match warden.runner.forget(*op).await {
         Ok(()) => {
@@ -261,7 +269,7 @@ async fn forget(warden: &Warden, op: &Sha256) -> bool {
     }
 }
 
-/// Tells the runner what an earlier warden could not. It may still be coming up.
+/// Tells the runner what it could not be told before. It may still be coming up.
 pub(crate) async fn forget_patiently(warden: &Warden, op: &Sha256) {
     let (mut pause, longest) = PAUSE;
     let until = Instant::now() + Duration::from_secs(SLACK_S);
@@ -272,7 +280,12 @@ pub(crate) async fn forget_patiently(warden: &Warden, op: &Sha256) {
 }
 
 /// Ends a script's order that a crash interrupted. Hands nothing over.
-pub(crate) async fn resume(warden: &Warden, open: &OpenOrder, order: &Order, params: &JobParams) -> Written {
+pub(crate) async fn resume(
+    warden: &Arc<Warden>,
+    open: &OpenOrder,
+    order: &Order,
+    params: &JobParams,
+) -> Written {
     let Stage::Handing { t0 } = open.stage else {
         let outcome = if open.stage == (Stage::Verified {}) {
             let why = "the warden ended after the nonce was burned and before the script was handed over";
@@ -285,7 +298,7 @@ pub(crate) async fn resume(warden: &Warden, open: &OpenOrder, order: &Order, par
     match warden.results.read(&open.op) {
         Ok(Some(result)) => {
             let receipt = orders::log_end(warden, open, order, ran(&result)).await?;
-            forget(warden, &open.op).await;
+            let_forget(warden, open.op).await;
             return Ok(receipt);
         }
         Ok(None) => {}

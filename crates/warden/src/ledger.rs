@@ -15,7 +15,7 @@ use authz::journal::{JournalError, NonceJournal};
 use authz::log::{AuditLog, LogError};
 use authz::receipt::Signer;
 use authz::verify::{HostFacts, LogFacts};
-use authz::{Authorized, Event, Order, Receipt};
+use authz::{Authorized, Event, Kind, Order, Receipt};
 use protocol::{Bytes, Nonce, Sha256, Signed};
 use serde::{Deserialize, Serialize};
 
@@ -119,6 +119,12 @@ impl OpenOrder {
     pub fn order(&self) -> Result<Order, authz::order::OrderError> {
         Order::decode(&self.payload.0)
     }
+
+    /// Whether it is a script that the runner may have got, and keeps until it is told to forget it.
+    fn may_be_kept_by_runner(&self) -> bool {
+        matches!(self.stage, Stage::Handing { .. })
+            && self.order().is_ok_and(|order| order.kind() == Kind::JobRun)
+    }
 }
 
 /// What a crash left behind.
@@ -128,8 +134,8 @@ pub struct Interrupted {
     pub open: OpenOrder,
     /// Whether the log already says that it was committed.
     pub logged_committed: bool,
-    /// The log already says that its script ran: only the runner may have to be told.
-    pub ran: bool,
+    /// The log already says how its script ended: only the runner may have to be told.
+    pub ended: bool,
     /// Whether the log says that the session was ready.
     pub session_ready: bool,
 }
@@ -151,8 +157,6 @@ struct Seen {
     committed: BTreeSet<Sha256>,
     /// Ends and logged refusals, with their place.
     ended: BTreeMap<Sha256, u64>,
-    /// Scripts that ran.
-    ran: BTreeSet<Sha256>,
     /// Sessions that were ready.
     ready: BTreeSet<Sha256>,
     refused: BTreeSet<Sha256>,
@@ -180,11 +184,8 @@ impl Seen {
             Event::Order { op, outcome: authz::Outcome::Refused { .. }, .. } => {
                 self.refused.insert(*op);
             }
-            Event::Order { op, outcome, .. } => {
+            Event::Order { op, .. } => {
                 self.ended.insert(*op, receipt.entry.map_or(0, |entry| entry.seq));
-                if matches!(outcome, authz::Outcome::Ran { .. }) {
-                    self.ran.insert(*op);
-                }
             }
             Event::StepStarted { .. } => self.steps.push(receipt.time),
             Event::SessionReady { op, .. } => {
@@ -255,14 +256,13 @@ impl Ledger {
         for open in open {
             let burned = burned.iter().any(|op| open.op.as_bytes().starts_with(op));
             let ended = ledger.seen.ended.contains_key(&open.op);
-            let ran = ledger.seen.ran.contains(&open.op);
-            if !burned || (ended && !ran) {
+            if !burned || (ended && !open.may_be_kept_by_runner()) {
                 // Never accepted, so the same order may still come again; or over.
                 ledger.remove_open(&open.op)?;
             } else {
                 let logged_committed = ledger.seen.committed.contains(&open.op);
                 let session_ready = ledger.seen.ready.contains(&open.op);
-                interrupted.push(Interrupted { open, logged_committed, ran, session_ready });
+                interrupted.push(Interrupted { open, logged_committed, ended, session_ready });
             }
         }
         Ok((ledger, interrupted))

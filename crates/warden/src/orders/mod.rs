@@ -249,13 +249,13 @@ pub(crate) fn unreadable() -> Outcome {
 /// Ends an order that a crash interrupted. Changes nothing in the world: Proxmox and the runner are only
 /// asked.
 pub async fn resume(warden: Arc<Warden>, interrupted: Interrupted) {
-    let Interrupted { mut open, logged_committed, ran, session_ready } = interrupted;
+    let Interrupted { mut open, logged_committed, ended, session_ready } = interrupted;
     let op = open.op;
     let Ok(order) = open.order() else {
         tracing::error!(%op, "an interrupted order cannot be read by this version; it stays as it is");
         return;
     };
-    if ran {
+    if ended {
         // Only the runner may not know yet that its part is done.
         return jobs::forget_patiently(&warden, &op).await;
     }

@@ -149,24 +149,48 @@ async fn an_order_that_was_not_committed_may_come_again() {
     assert_eq!(*outcome(&rig.submit(&envelope).await.0), ran());
 }
 
-/// The crash came while the runner was away as well: it is told when it is back.
+/// The runner is away when it is to be told: it is told when it is back.
 #[tokio::test(start_paused = true)]
 async fn the_runner_is_told_to_forget_when_it_can_be() {
     let rig = Rig::start().await;
     let envelope = rig.job(SCRIPT);
     rig.runner.say("job", good_run());
-    rig.runner.plan("forget", vec![]);
+    for _ in 0..3 {
+        rig.runner.plan("forget", vec![]);
+    }
     assert_eq!(*outcome(&rig.submit(&envelope).await.0), ran());
     assert_eq!(rig.open_orders(), 1, "kept until the runner knows");
-    rig.runner.plan("forget", vec![]);
-    let rig = rig.restart().await;
+    within(100, async {
+        while rig.open_orders() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await;
     let forgotten: Vec<_> =
         rig.runner.seen().into_iter().filter(|r| matches!(r, RunnerRequest::Forget { .. })).collect();
-    assert_eq!(forgotten, vec![RunnerRequest::Forget { op: envelope.id() }; 3]);
-    assert_eq!(rig.open_orders(), 0);
+    assert_eq!(forgotten, vec![RunnerRequest::Forget { op: envelope.id() }; 4]);
     assert_eq!(rig.end_of(&envelope), ran());
     let rig = rig.restart().await;
-    assert_eq!(rig.runner.count("forget"), 3, "once is enough");
+    assert_eq!(rig.runner.count("forget"), 4, "once is enough");
+}
+
+/// However the script ended, and by the next warden where this one could not.
+#[tokio::test(start_paused = true)]
+async fn the_next_warden_tells_the_runner_to_forget() {
+    let why = || "its own words".parse().unwrap();
+    for end in [ran(), Outcome::Aborted { why: why() }, Outcome::Unknown { upid: None, why: why() }] {
+        let rig = Rig::start().await;
+        let envelope = rig.job(SCRIPT);
+        rig.runner.plan("forget", vec![]);
+        let (op, kind) = (envelope.id(), Some("job.run".into()));
+        let event = authz::Event::Order { op, kind, vmid: None, signers: vec![], outcome: end.clone() };
+        let rig = killed_at(rig, &envelope, Came::Handing, &[event]).await;
+        let counts = ["job", "outcome", "forget"].map(|request| rig.runner.count(request));
+        assert_eq!((counts, rig.open_orders()), ([0, 0, 2], 0), "{end}");
+        assert_eq!(rig.end_of(&envelope), end);
+        let rig = rig.restart().await;
+        assert_eq!(rig.runner.count("forget"), 2, "once is enough");
+    }
 }
 
 /// Killed for real in the middle, as far as a task can be: while the runner has the script.
