@@ -19,9 +19,14 @@ use crate::Fallible;
 /// Most sessions and scripts at once: as many as the runner can be told.
 pub(crate) const AT_ONCE: u32 = 64;
 
-/// This program.
+/// This program, where it lies. Building the others may have put a new one in its place, and then the kernel
+/// says so; the new one is as good.
 pub(crate) fn me() -> Fallible<PathBuf> {
-    Ok(std::env::current_exe()?)
+    let path = std::env::current_exe()?;
+    Ok(match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
+        Some(there) => there.into(),
+        None => path,
+    })
 }
 
 /// Everything of ours, enrolled and connected.

@@ -9,6 +9,7 @@
 )]
 
 pub(crate) mod bare;
+mod syncs;
 
 use std::process::Command;
 use std::sync::Arc;
@@ -32,8 +33,8 @@ pub(crate) struct Args {
     /// Jobs of a round, one after the other
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     jobs: u32,
-    /// Jobs at once, where several are measured
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=i64::from(AT_ONCE)))]
+    /// Jobs at once, where several are measured (the warden refuses more than 8)
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=i64::from(AT_ONCE)))]
     in_flight: u32,
 }
 
@@ -101,7 +102,23 @@ async fn contest(args: &Args, ground: &Arc<Ground>, dir: &std::path::Path) -> Fa
         rate.add(WRIT, samples.len() as f64 / start.elapsed().as_secs_f64());
         together.add(WRIT, &mut samples);
     }
-    Ok(format!("\n{}\n{}\n{}", serial.render(), together.render(), rate.render()))
+    let syncs = count_syncs(ground).await.unwrap_or_else(|why| format!("not counted: {why}"));
+    let syncs = format!("fsync and fdatasync for one job of ours: {syncs}");
+    Ok(format!("\n{}\n{}\n{}\n{syncs}", serial.render(), together.render(), rate.render()))
+}
+
+/// In words. Slows everything down, so it comes after what is measured.
+async fn count_syncs(ground: &Ground) -> Fallible<String> {
+    const JOBS: u32 = 10;
+    let counter = syncs::Counter::start(ground).await?;
+    jobs(ground, JOBS).await?;
+    // What the last job does after it was answered may be missing.
+    let counts = counter.stop().await?;
+    let each = |count: usize| count as f64 / f64::from(JOBS);
+    let total = each(counts.iter().map(|(_, count)| count).sum());
+    let parts: Vec<String> =
+        counts.iter().map(|(name, count)| format!("{name} {:.1}", each(*count))).collect();
+    Ok(format!("{total:.1} ({}), of {JOBS} jobs, seen by strace", parts.join(", ")))
 }
 
 fn plain() -> Fallible<Duration> {

@@ -49,6 +49,9 @@ pub(crate) struct Args {
     /// Streams at once, where several are measured
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(2..=32))]
     streams: u8,
+    /// Measures only contestants whose line contains this, to look at one with a profiler
+    #[arg(long)]
+    only: Option<String>,
 }
 
 const FLOOR: &str = "floor: two bare TLS hops, no process behind them";
@@ -91,13 +94,17 @@ async fn contest(args: &Args, ground: &Ground, dir: &std::path::Path) -> Fallibl
     let all = [(FLOOR, floor), (PAIR, pair), (RAW, raw), (SSH, ssh)].into_iter();
     let all = all.chain(rathole.map(|streams| (RATHOLE, streams))).chain([(DIRECT, direct)]);
     let mut contestants: Vec<Contestant> = all.map(|(name, streams)| Contestant { name, streams }).collect();
+    if let Some(only) = &args.only {
+        contestants.retain(|contestant| contestant.name.contains(only.as_str()));
+    }
     let mut tables = Tables::new(args);
     let mut warm_up = Tables::new(args);
-    let small = Sizes { bytes: 4 << 20, echoes: 10 };
+    let streams = usize::from(args.streams);
+    let small = Sizes { streams, bytes: 4 << 20, echoes: 10 };
     for contestant in &mut contestants {
         measure(contestant, &mut warm_up, &small).await?;
     }
-    let sizes = Sizes { bytes: args.mib << 20, echoes: args.echoes };
+    let sizes = Sizes { streams, bytes: args.mib << 20, echoes: args.echoes };
     for round in 0..args.rounds {
         for contestant in &mut contestants {
             measure(contestant, &mut tables, &sizes)
@@ -110,6 +117,8 @@ async fn contest(args: &Args, ground: &Ground, dir: &std::path::Path) -> Fallibl
 }
 
 struct Sizes {
+    /// Who has so many is measured with all of them at once, too.
+    streams: usize,
     bytes: u64,
     echoes: u64,
 }
@@ -121,7 +130,7 @@ async fn measure(contestant: &mut Contestant, tables: &mut Tables, sizes: &Sizes
         let took = contestant.streams[0].bulk(way, sizes.bytes).await?;
         table.add(name, rate(sizes.bytes, took));
     }
-    if contestant.streams.len() > 2 {
+    if contestant.streams.len() == sizes.streams {
         for (way, table) in [(Way::Up, &mut tables.many_up), (Way::Down, &mut tables.many_down)] {
             table.add(name, many(&mut contestant.streams, way, sizes.bytes).await?);
         }

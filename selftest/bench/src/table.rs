@@ -54,13 +54,14 @@ impl Table {
         if !self.goal.is_empty() {
             text.push_str(&format!("goal: {}\n", self.goal));
         }
-        text.push_str(&format!("  {:<NAME$} {:>8} {:>8} {:>8}", "", "median", "min", "max"));
+        let widest = self.rows.iter().map(|row| row.name.chars().count()).max().unwrap_or_default();
+        text.push_str(&format!("  {:<widest$} {:>8} {:>8} {:>8}", "", "median", "min", "max"));
         for reference in &self.references {
             text.push_str(&format!("   {:<RATIO$}", reference.heading));
         }
         text = text.trim_end().to_owned() + "\n";
         for row in &self.rows {
-            let mut line = format!("  {:<NAME$}", row.name);
+            let mut line = format!("  {:<widest$}", row.name);
             for value in spread(&row.samples) {
                 line.push_str(&format!(" {value:>8.1}"));
             }
@@ -76,8 +77,7 @@ impl Table {
     }
 }
 
-/// Widths of columns.
-const NAME: usize = 54;
+/// Width of a column of ratios.
 const RATIO: usize = 16;
 
 /// Rounds are compared with themselves only: the machine may be another one in the next.

@@ -6,6 +6,10 @@
 //! | [`bins`] | finds the workspace's binaries, building what is missing |
 //! | [`process`] | child processes that never outlive their owner |
 //! | [`stand`] | brings up pve-sim, hub, warden, runner and agent; drives `writ` and `ssh-keygen` as a person would |
+//! | [`client`] | OpenSSH's clients on the stand, through `writ connect` |
+//! | [`processes`] | what runs on this machine |
+//! | [`tap`] | listens in front of the hub with its stolen key |
+//! | [`search`] | looks for a text in whatever encoding |
 //! | [`courier`] | talks to the hub's API directly, with orders written by hand |
 //! | [`evil_hub`] | what somebody could do who owns the hub: rewrite its database |
 //! | [`forge`] | changes an order the way an attacker or a mistake would |
@@ -15,12 +19,16 @@
 //! ARCHITECTURE.md says.
 
 pub mod bins;
+pub mod client;
 pub mod courier;
 pub mod demo;
 pub mod evil_hub;
 pub mod forge;
 pub mod process;
+pub mod processes;
+pub mod search;
 pub mod stand;
+pub mod tap;
 
 /// Whatever goes wrong while a scenario is set up or driven, in one sentence.
 #[derive(Debug, thiserror::Error)]

@@ -61,6 +61,28 @@ impl Process {
         env: &[(&str, &str)],
         logs: &Path,
     ) -> Fallible<Self> {
+        Self::spawn(name, program, args, env, logs, Stdio::null())
+    }
+
+    /// Starts something that reads what [`Self::type_line`] writes, until [`Self::hang_up`].
+    pub fn start_typing(
+        name: &str,
+        program: &Path,
+        args: &[&str],
+        env: &[(&str, &str)],
+        logs: &Path,
+    ) -> Fallible<Self> {
+        Self::spawn(name, program, args, env, logs, Stdio::piped())
+    }
+
+    fn spawn(
+        name: &str,
+        program: &Path,
+        args: &[&str],
+        env: &[(&str, &str)],
+        logs: &Path,
+        stdin: Stdio,
+    ) -> Fallible<Self> {
         let log = logs.join(format!("{name}.log"));
         let begin = std::fs::metadata(&log).map_or(0, |meta| usize::try_from(meta.len()).unwrap_or(0));
         let fail = |error: std::io::Error| Trouble::new(format!("cannot start {name}"), error);
@@ -70,13 +92,32 @@ impl Process {
             .args(args)
             .envs(env.iter().copied())
             .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(out)
             .stderr(err)
             .kill_on_drop(true)
             .spawn()
             .map_err(fail)?;
         Ok(Self { name: name.to_owned(), child, log, begin })
+    }
+
+    /// Its number; none once it has been waited for.
+    pub fn pid(&self) -> Option<i32> {
+        self.child.id().and_then(|id| i32::try_from(id).ok())
+    }
+
+    /// Writes a line to its standard input.
+    pub async fn type_line(&mut self, line: &str) -> Fallible<()> {
+        let name = &self.name;
+        let pipe = self.child.stdin.as_mut();
+        let pipe = pipe.ok_or_else(|| Trouble(format!("{name} has no standard input to write to")))?;
+        let written = pipe.write_all(format!("{line}\n").as_bytes()).await;
+        written.map_err(|error| Trouble::new(format!("cannot write to {name}"), error))
+    }
+
+    /// Closes its standard input.
+    pub fn hang_up(&mut self) {
+        drop(self.child.stdin.take());
     }
 
     /// What this run wrote so far.
@@ -131,8 +172,7 @@ impl Process {
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        if let Some(pid) = pid {
+        if let Some(pid) = self.pid().and_then(Pid::from_raw) {
             let _ = kill_process(pid, signal);
         }
     }

@@ -53,8 +53,15 @@ async fn dial(ground: &Ground, tunnel: &TunnelId) -> Fallible<Near> {
 pub(crate) async fn open_ssh(ground: &Ground, streams: u8) -> Fallible<Vec<Near>> {
     let stand = &ground.stand;
     let user = stand.user().await?;
-    let config = stand.writ(&["connect", "--ssh-config", "--user", &user, "web1"]).await?;
-    expect("writ connect --ssh-config", &config)?;
-    stand.write_work("ssh_config", config.stdout.as_bytes())?;
-    (0..streams).map(|_| ssh(stand, "ssh_config", "web1.writ")).collect()
+    let mut nears = Vec::new();
+    for number in 0..streams {
+        // Each connection has keys of its own.
+        let (config, keys) = (format!("ssh_config-{number}"), stand.text(&format!("session-{number}")));
+        let args = ["connect", "--ssh-config", "--user", &user, "--session-dir", &keys, "web1"];
+        let out = stand.writ(&args).await?;
+        expect("writ connect --ssh-config", &out)?;
+        stand.write_work(&config, out.stdout.as_bytes())?;
+        nears.push(ssh(stand, &config, "web1.writ")?);
+    }
+    Ok(nears)
 }
