@@ -74,7 +74,7 @@ pub struct RunnerConfig {
 }
 
 fn default_run_dir() -> PathBuf {
-    "/run/writ-runner".into()
+    "/run/writ-runner/sessions".into()
 }
 
 fn default_sshd() -> PathBuf {

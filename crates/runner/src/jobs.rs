@@ -217,8 +217,9 @@ async fn execute(
     if let Err(why) = write(runner, op, &started) {
         // It ran, but a crash could not find it again.
         job.canceller().cancel();
-        let end = told(&job.wait().await, &why);
-        return Stage::Unknown { why: format!("{why}; the script had begun and was ended: {end}") };
+        let shown = told(&job.wait().await, &why);
+        tracing::info!(%op, end = shown, "script ended");
+        return Stage::Unknown { why: format!("{why}; the script had begun and was ended") };
     }
     let _ = progress.try_send(RunnerAnswer::Started {});
     tracing::info!(%op, "script started");
@@ -228,9 +229,7 @@ async fn execute(
     let why = cancelled.unwrap_or_else(|| "somebody ended it from outside".into());
     let shown = told(&end, &why);
     tracing::info!(%op, end = shown, duration_ms = millis(end.duration), "script ended");
-    seal_end(op, end, &why, &result_key).unwrap_or_else(|problem| Stage::Unknown {
-        why: format!("the script ended ({shown}), but {problem}"),
-    })
+    end_of(op, end, &why, &result_key)
 }
 
 /// The script's own end, or ours, with the reason for that.
@@ -245,6 +244,13 @@ async fn wait(runner: &Arc<Runner>, job: Job) -> (engine::JobEnd, Option<String>
             (ending.await, Some(why))
         }
     }
+}
+
+/// What is to be written down of an end. How it ended is for the result's key alone: the words of an unknown end
+/// go into a receipt.
+fn end_of(op: &Sha256, end: engine::JobEnd, why: &str, to: &Ed25519Key) -> Stage {
+    seal_end(op, end, why, to)
+        .unwrap_or_else(|problem| Stage::Unknown { why: format!("the script ended, but {problem}") })
 }
 
 /// The result as it is kept; an error when there is none that would be the whole truth.
@@ -366,7 +372,7 @@ pub fn forget(runner: &Runner, op: Sha256) -> RunnerAnswer {
     }
 }
 
-/// An end without the output, for logs and for people.
+/// An end without the output, for this host's log alone.
 fn told(end: &engine::JobEnd, why: &str) -> String {
     match &end.how {
         How::Exited(code) => format!("exit code {code}"),
@@ -451,6 +457,22 @@ mod tests {
         let weak = Ed25519Key::from_bytes([0; 32]);
         let why = seal_end(&Sha256::of(b"op"), ended(How::Exited(0)), "", &weak).unwrap_err();
         assert!(why.contains("could not be sealed"), "{why}");
+    }
+
+    #[test]
+    fn how_it_ended_is_in_the_sealed_result_alone() {
+        let key = SecretKey::from_seed(&[3; 32]).public().to_wire();
+        let weak = Ed25519Key::from_bytes([0; 32]);
+        let survived = engine::JobEnd { survivors: vec![7], ..ended(How::Exited(42)) };
+        for (end, key) in [
+            (survived, key),
+            (ended(How::Exited(42)), weak),
+            (ended(How::Signaled(42)), weak),
+            (ended(How::Lost("exit status: 42, out".into())), key),
+        ] {
+            let Stage::Unknown { why } = end_of(&Sha256::of(b"op"), end, "", &key) else { panic!("known") };
+            assert!(!["42", "exit code", "signal", "out\""].iter().any(|word| why.contains(word)), "{why}");
+        }
     }
 
     #[test]

@@ -17,7 +17,9 @@ use crate::anchor::{Anchor, start_over};
 use crate::chain;
 use crate::checks::Denied;
 use crate::config::{ConfigProblem, RunnerConfig};
+use crate::engine::session::Swept;
 use crate::engine::{self, DirError, Engine};
+use crate::jobs::tell_killed;
 use crate::ledger::{self, Ledger, LedgerError};
 use crate::places::Places;
 
@@ -106,10 +108,12 @@ impl Runner {
         let lock = lock_state(&config.state_dir)?;
         let engine = Engine::new().map_err(StartError::Subreaper)?;
         let told = ledger::kill_leftovers(&config.state_dir);
+        prepare_parent(&config.socket)?;
         prepare_run_dir(&config.run_dir)?;
         let swept = engine::session::sweep(&config.run_dir)?;
-        if swept > 0 {
-            tracing::warn!(swept, "sessions' directories of an earlier runner were removed");
+        if swept != Swept::default() {
+            let processes = tell_killed(&swept.killed);
+            tracing::warn!(directories = swept.dirs, processes, "sessions of an earlier runner were ended");
         }
         let state = open_state(&config, &told)?;
         if let State::Closed { why, .. } = &state {
@@ -363,10 +367,20 @@ fn lock_state(directory: &Path) -> Result<std::fs::File, StartError> {
 /// Sessions' directories live below it and are read by the users who log in, so it can be entered by
 /// anybody; whether it is safe is for the engine to say.
 fn prepare_run_dir(directory: &Path) -> Result<(), FileError> {
-    let made = std::fs::DirBuilder::new().mode(0o711).create(directory);
+    prepare_parent(directory)?;
+    make(directory, 0o711)
+}
+
+/// /run is empty after each boot.
+fn prepare_parent(path: &Path) -> Result<(), FileError> {
+    path.parent().map_or(Ok(()), |parent| make(parent, 0o755))
+}
+
+fn make(directory: &Path, mode: u32) -> Result<(), FileError> {
+    let made = std::fs::DirBuilder::new().mode(mode).create(directory);
     let made = match made {
         // Whatever the umask is.
-        Ok(()) => std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o711)),
+        Ok(()) => std::fs::set_permissions(directory, std::fs::Permissions::from_mode(mode)),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     };

@@ -10,10 +10,11 @@ use authz::{Authorized, Kind, Order, PublicKey, RefusalCode};
 use local_socket::Framed;
 use protocol::Envelope;
 use protocol::runner::RunnerAnswer;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::checks::{self, Denied};
 use crate::engine::session::{Session, SessionEnd, SessionSpec};
-use crate::engine::{self, SshdError};
+use crate::engine::{self, SshdError, StartError};
 use crate::jobs::{NotBurned, burn, may_run_as};
 use crate::places::SessionPlace;
 use crate::runner::Runner;
@@ -21,7 +22,13 @@ use crate::server::ANSWER;
 use crate::{chain, now};
 
 /// Verifies, opens, and stays until it has ended. The last answer is given back, the one before is sent.
-pub async fn session(runner: &Arc<Runner>, envelope: &Envelope, peer: &mut Framed) -> RunnerAnswer {
+/// `slot` is the connection's place among those who ask; an accepted order has one of its own.
+pub async fn session(
+    runner: &Arc<Runner>,
+    envelope: &Envelope,
+    peer: &mut Framed,
+    slot: OwnedSemaphorePermit,
+) -> RunnerAnswer {
     let op = envelope.id();
     let (spec, _place) = match accept(runner, envelope).await {
         Ok(accepted) => accepted,
@@ -31,13 +38,14 @@ pub async fn session(runner: &Arc<Runner>, envelope: &Envelope, peer: &mut Frame
         }
         Err(NotBurned::Disk(why)) => return RunnerAnswer::SessionEnded { why, duration_ms: 0 },
     };
+    drop(slot);
     let config = &runner.config;
     let opened = engine::session::start(&runner.engine, &config.run_dir, &config.sshd, spec).await;
     let Session { host_key, socket, handle } = match opened {
         Ok(session) => session,
         Err(error) => {
-            let why = format!("the session could not be opened: {}", chain(&error));
-            tracing::warn!(%op, %why, "session ended");
+            tracing::warn!(%op, error = chain(&error), "the session could not be opened");
+            let why = format!("the session could not be opened: {}", in_our_words(&error));
             return RunnerAnswer::SessionEnded { why, duration_ms: 0 };
         }
     };
@@ -99,16 +107,34 @@ fn specification(params: &SessionParams, authorized: &Authorized<Order>) -> Resu
     })
 }
 
+/// What is said here goes into a receipt, which the hub reads; what sshd says names targets and commands, and
+/// stays in this host's log.
+fn in_our_words(error: &StartError) -> String {
+    match error {
+        StartError::Sshd(SshdError::Refused(_)) => {
+            "sshd refuses its configuration: see the runner's log on the host".into()
+        }
+        StartError::Sshd(SshdError::NoAnswer { .. }) => {
+            "sshd did not say whether it takes its configuration: see the runner's log on the host".into()
+        }
+        StartError::Unknown { .. } => {
+            "its supervisor ended before sshd had started: see the runner's log on the host".into()
+        }
+        other => chain(other),
+    }
+}
+
 fn ended(op: &protocol::Sha256, end: SessionEnd, cancelled: Option<String>) -> RunnerAnswer {
     let duration_ms = u64::try_from(end.duration.as_millis()).unwrap_or(u64::MAX);
     let mut why = match cancelled {
-        Some(cancelled) => format!("{cancelled}; {}", end.why),
-        None => end.why,
+        Some(cancelled) => format!("{cancelled}; {}", end.how),
+        None => end.how.to_string(),
     };
     if !end.survivors.is_empty() {
         let pids: Vec<String> = end.survivors.iter().map(i32::to_string).collect();
         why.push_str(&format!("; process(es) {} of it could not be killed and still run", pids.join(", ")));
     }
-    tracing::info!(%op, %why, duration_ms, killed = end.leftovers_killed, "session ended");
+    let said = end.said;
+    tracing::info!(%op, %why, said, duration_ms, killed = end.leftovers_killed, "session ended");
     RunnerAnswer::SessionEnded { why, duration_ms }
 }

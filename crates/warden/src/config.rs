@@ -119,7 +119,7 @@ mod tests {
         let line = |key: &str| *lines.iter().find(|l| l.starts_with(key)).unwrap();
         let with = format!("{}\n{}\n{text}", line("runner_socket ="), line("sessions_per_operator ="));
         let config: WardenConfig = parse_toml("warden.toml.example", &with).unwrap();
-        assert_eq!(config.runner_socket, Some("/run/writ/runner.sock".into()));
+        assert_eq!(config.runner_socket, Some("/run/writ-runner/runner.sock".into()));
     }
 
     #[test]

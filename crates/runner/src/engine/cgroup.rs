@@ -25,9 +25,14 @@ pub(crate) struct Cgroup {
 impl Cgroup {
     /// Makes one below the group that this process is in.
     pub(crate) fn create(token: &Token) -> io::Result<Self> {
-        let dir = own_dir()?.join(format!("{PREFIX}{}", token.as_str()));
+        let dir = place(token)?;
         fs::create_dir(&dir)?;
         Ok(Self { dir })
+    }
+
+    /// The one that an earlier run of the runner made, if it is still where this one would make it.
+    pub(crate) fn find(token: &Token) -> Option<Self> {
+        Self::adopt(&place(token).ok()?, token)
     }
 
     /// The group that a state file names, if it can be a group of ours at all and still exists.
@@ -88,6 +93,10 @@ impl Drop for Cgroup {
             let _ = fs::remove_dir(dir);
         }
     }
+}
+
+fn place(token: &Token) -> io::Result<PathBuf> {
+    Ok(own_dir()?.join(format!("{PREFIX}{}", token.as_str())))
 }
 
 /// Where the group that this process is in can be seen.

@@ -4,15 +4,19 @@
 //! (0711) and that file be read (0644); the host key and the configuration are 0600.
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::leftover::Trace;
+use super::tree::Killed;
 use super::wire::Token;
 
 pub(crate) const CONFIG: &str = "sshd_config";
 pub(crate) const HOST_KEY: &str = "host_key";
 pub(crate) const AUTHORIZED: &str = "authorized_keys";
+/// What finds the session's processes after a crash: [`Trace`] as JSON.
+pub(crate) const TRACE: &str = "trace.json";
 
 /// Why sessions cannot live here.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +24,8 @@ pub enum DirError {
     /// Not to be used.
     #[error(
         "sessions cannot live in {path}: it must be a directory with an absolute path of letters, digits and \
-         '._-/', owned by the runner's user and writable for nobody else (mkdir, then chmod 0711)",
+         '._-/', owned by the runner's user and writable for nobody else (mkdir, then chmod 0711), and so must \
+         all directories above it, which may also be root's: see namei -l {path}",
         path = .0.display()
     )]
     Unfit(PathBuf),
@@ -80,9 +85,18 @@ impl SessionDir {
         write().map_err(|source| DirError::Io { what: "cannot write", path: path.clone(), source })
     }
 
+    /// None where there is none that can be read: it was being written, so nothing had been started.
+    fn trace(&self) -> Option<Trace> {
+        let file = OpenOptions::new().read(true).open(self.file(TRACE)).ok()?;
+        let mut text = Vec::new();
+        file.take(4096).read_to_end(&mut text).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
     /// Removes what the engine put there, and nothing else. Again is no error. Whether it is gone.
     pub(crate) fn remove(&self) -> bool {
-        for name in [CONFIG, HOST_KEY, AUTHORIZED] {
+        // The trace last: as long as there is anything, it can be found whose it was.
+        for name in [CONFIG, HOST_KEY, AUTHORIZED, TRACE] {
             let _ = fs::remove_file(self.file(name));
         }
         match fs::remove_dir(&self.path) {
@@ -92,20 +106,35 @@ impl SessionDir {
     }
 }
 
-/// Removes the directories of sessions that a crash left behind; how many. For the start of the server,
-/// while no session lives: it asks nobody whether one does.
-pub fn sweep(root: &Path) -> Result<u32, DirError> {
+/// What an earlier run of the runner had left of its sessions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// So many directories were removed.
+    pub dirs: u32,
+    /// Processes of those sessions.
+    pub killed: Killed,
+}
+
+/// Ends the sessions that a crash left behind and removes their directories. A directory whose processes could
+/// not be killed stays for the next time. For the start of the server, while no session of its own lives: it asks
+/// nobody whether one does. Blocks, [`super::tree::KILL_WITHIN`] at most for each.
+pub fn sweep(root: &Path) -> Result<Swept, DirError> {
     check_root(root)?;
     let read = |source| DirError::Io { what: "cannot read", path: root.to_owned(), source };
-    let mut gone = 0;
+    let mut swept = Swept::default();
     for entry in fs::read_dir(root).map_err(read)? {
         let path = entry.map_err(read)?.path();
         let token = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
-        if let Some(dir) = token.and_then(|token: Token| SessionDir::adopt(&path, &token)) {
-            gone += u32::from(dir.remove());
+        let Some(token): Option<Token> = token else { continue };
+        let Some(dir) = SessionDir::adopt(&path, &token) else { continue };
+        let killed = dir.trace().map(|trace| trace.kill(&token)).unwrap_or_default();
+        if killed.survivors.is_empty() {
+            swept.dirs += u32::from(dir.remove());
         }
+        swept.killed.killed = swept.killed.killed.saturating_add(killed.killed);
+        swept.killed.survivors.extend(killed.survivors);
     }
-    Ok(gone)
+    Ok(swept)
 }
 
 /// sshd's own check of the parents (`StrictModes`) is off, so this one stands in for it. The alphabet keeps
@@ -118,7 +147,22 @@ fn check_root(root: &Path) -> Result<(), DirError> {
     let fits = fs::symlink_metadata(root).is_ok_and(|meta| {
         meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o022 == 0
     });
-    if plain && fits { Ok(()) } else { Err(DirError::Unfit(root.to_owned())) }
+    if plain && fits && parents_fit(root) { Ok(()) } else { Err(DirError::Unfit(root.to_owned())) }
+}
+
+/// Whether nobody but root and we can exchange a directory above this one, on the way as it is written and on
+/// the one that links make of it.
+fn parents_fit(root: &Path) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    let fits = |dir: &Path| {
+        fs::metadata(dir).is_ok_and(|meta| {
+            // In a sticky directory (/tmp) others can add names and not exchange ours.
+            let others_write = meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0;
+            meta.is_dir() && (meta.uid() == own || meta.uid() == 0) && !others_write
+        })
+    };
+    let real = fs::canonicalize(root).unwrap_or_default();
+    real.is_absolute() && root.ancestors().skip(1).all(fits) && real.ancestors().skip(1).all(fits)
 }
 
 #[cfg(test)]
@@ -160,7 +204,16 @@ mod tests {
             assert!(matches!(check_root(&bad), Err(DirError::Unfit(_))), "{}", bad.display());
             assert!(sweep(&bad).is_err());
         }
+        // A parent in which others can exchange names is no better.
+        let (loose, within) = (root.path().join("parent"), root.path().join("parent/sessions"));
+        fs::create_dir_all(&within).unwrap();
+        for (mode, good) in [(0o777, false), (0o775, false), (0o1777, true), (0o755, true)] {
+            fs::set_permissions(&loose, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(check_root(&within).is_ok(), good, "{mode:o}");
+        }
         if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&loose, Some(65534), None).unwrap();
+            assert!(check_root(&within).is_err(), "its owner can");
             let theirs = root.path().join("theirs");
             fs::create_dir(&theirs).unwrap();
             std::os::unix::fs::chown(&theirs, Some(65534), None).unwrap();
@@ -182,9 +235,9 @@ mod tests {
         let link = root.path().join(Token::random().unwrap().as_str());
         std::os::unix::fs::symlink(outside.path(), &link).unwrap();
         fs::create_dir(root.path().join("other")).unwrap();
-        assert_eq!(sweep(root.path()).unwrap(), 2);
+        assert_eq!(sweep(root.path()).unwrap(), Swept { dirs: 2, ..Swept::default() });
         assert!(kept.file("somebody-elses").exists() && root.path().join("other").exists());
         assert!(outside.path().join(CONFIG).exists(), "a link is not followed");
-        assert_eq!(sweep(root.path()).unwrap(), 0);
+        assert_eq!(sweep(root.path()).unwrap(), Swept::default());
     }
 }

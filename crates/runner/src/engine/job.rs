@@ -128,7 +128,9 @@ pub async fn start(engine: &Engine, spec: JobSpec) -> Result<Job, StartError> {
     };
     let pipes = || super::pipe().map_err(StartError::system("making a pipe"));
     let ((out, out_writes), (err, err_writes)) = (pipes()?, pipes()?);
-    let running = run::launch(engine, supervise, vec![out_writes, err_writes, spec.script.memory]).await?;
+    let fds = vec![out_writes, err_writes, spec.script.memory];
+    let whose = run::Whose { uid: account.uid, socket: None };
+    let running = run::launch(engine, supervise, fds, whose).await?;
     let cancel = Canceller::new();
     let (tell, end) = oneshot::channel();
     let handle = Handle::new(running.leftover.clone(), cancel.clone(), end, lost);

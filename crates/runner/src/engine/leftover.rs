@@ -1,8 +1,8 @@
 //! What a crash of the runner may have left running.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use super::wire::Token;
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Enough to find a job or a session again, for the runner's state directory. It never leads to a process
-/// that is not of it: numbers count only together with the time of their start and the boot.
+/// that is not of it: numbers count only together with the time of their start and the boot, and marks,
+/// which can be handed on, only where whoever carries one can be of it ([`Marks`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Leftover {
@@ -27,6 +28,21 @@ pub struct Leftover {
     pub(crate) main: ProcessId,
     pub(crate) cgroup: Option<PathBuf>,
     pub(crate) dir: Option<PathBuf>,
+    /// As whom the job runs or the client logs in.
+    pub(crate) uid: u32,
+    /// The inode of sshd's end of the client's socket.
+    pub(crate) socket: Option<u64>,
+}
+
+/// What a session's directory holds before there is a process of it, so that no crash of runner and
+/// supervisor leaves one that nobody can find.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Trace {
+    boot: BootId,
+    since: u64,
+    uid: u32,
+    socket: u64,
 }
 
 /// One run of the kernel.
@@ -70,8 +86,8 @@ impl Leftover {
     ///
     /// After a crash of the runner alone there is nothing left: the supervisor saw to it, or is about to, and
     /// is given the time. After one of both, what is found is what descends from the two known processes,
-    /// what lives in the cgroup, and what has inherited the mark: children of an interpreter hold the script
-    /// open, those of a session have its token in their environment.
+    /// what lives in the cgroup, and what has inherited the mark and is of the user: children of an interpreter
+    /// hold the script open, those of a session have its token in their environment.
     pub fn kill(&self) -> Killed {
         let killed = match BootId::current() {
             Ok(boot) if boot == self.boot => self.kill_now(),
@@ -94,8 +110,10 @@ impl Leftover {
             }
         }
         let cgroup = self.cgroup.as_ref().and_then(|dir| Cgroup::adopt(dir, &self.token));
-        let mut remains = Remains { leftover: self, cgroup };
-        tree::kill_all(&mut remains, KILL_WITHIN)
+        let Self { token, uid, socket, .. } = self;
+        let marks = Marks { token, since: self.supervisor.start(), uid: *uid, socket: *socket };
+        let known = vec![self.supervisor, self.main];
+        tree::kill_all(&mut Remains { known, marks, cgroup }, KILL_WITHIN)
     }
 
     fn known_alive(&self) -> Vec<i32> {
@@ -103,24 +121,83 @@ impl Leftover {
     }
 }
 
+impl Trace {
+    /// Of what begins now.
+    pub(crate) fn begin(uid: u32, socket: BorrowedFd<'_>) -> io::Result<Self> {
+        Ok(Self { boot: BootId::current()?, since: tree::ticks(), uid, socket: inode(socket)? })
+    }
+
+    /// Kills what carries the marks of that session, and its sshd. Blocks, [`KILL_WITHIN`] at most.
+    pub(crate) fn kill(&self, token: &Token) -> Killed {
+        // Not knowing which boot this is, nothing may be killed; and nothing survives a reboot.
+        if BootId::current().ok().as_ref() != Some(&self.boot) {
+            return Killed::default();
+        }
+        let marks = Marks { token, since: self.since, uid: self.uid, socket: Some(self.socket) };
+        let cgroup = Cgroup::find(token);
+        tree::kill_all(&mut Remains { known: Vec::new(), marks, cgroup }, KILL_WITHIN)
+    }
+}
+
+/// What tells processes that nobody knows by number. None of it is proof, because a mark can be handed on:
+/// a script can pass its descriptor to any daemon that takes one. So whoever carries one counts only if it was
+/// started since and is the user's own, and its children count only by marks of their own.
+struct Marks<'a> {
+    token: &'a Token,
+    /// Clock ticks after boot; nothing of it is older.
+    since: u64,
+    uid: u32,
+    socket: Option<u64>,
+}
+
+impl Marks<'_> {
+    fn on(&self, stat: &Stat) -> bool {
+        let pid = stat.id.pid();
+        stat.id.start() >= self.since
+            && (self.of_the_user(pid) && marked(pid, self.token) || self.is_sshd(pid))
+    }
+
+    /// What root runs becomes whoever it likes.
+    fn of_the_user(&self, pid: i32) -> bool {
+        self.uid == 0 || real_uid(pid) == Some(self.uid)
+    }
+
+    /// sshd overwrites its command line and environment, and is root, the user, or nobody in turn. What it
+    /// keeps is the client's socket, which nothing else ever gets.
+    fn is_sshd(&self, pid: i32) -> bool {
+        let Some(socket) = self.socket else { return false };
+        let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        let name = program.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with("sshd")) && holds(pid, &format!("socket:[{socket}]"))
+    }
+}
+
+fn real_uid(pid: i32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// The number that /proc shows for a socket.
+pub(crate) fn inode(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(rustix::fs::fstat(socket)?.st_ino)
+}
+
 struct Remains<'a> {
-    leftover: &'a Leftover,
+    known: Vec<ProcessId>,
+    marks: Marks<'a>,
     cgroup: Option<Cgroup>,
 }
 
 impl Prey for Remains<'_> {
     fn find(&mut self) -> io::Result<Vec<Stat>> {
-        let own = rustix::process::getpid().as_raw_pid();
         let all = tree::everybody()?;
-        let marked: BTreeSet<i32> =
-            all.iter().map(|stat| stat.id.pid()).filter(|pid| marked(*pid, &self.leftover.token)).collect();
-        let known = [self.leftover.supervisor, self.leftover.main];
-        let found = tree::with_descendants(&all, |stat| {
-            known.contains(&stat.id) || (marked.contains(&stat.id.pid()) && stat.id.pid() != own)
-        });
-        let mut found: Vec<Stat> = found.into_iter().filter(|stat| stat.alive).collect();
-        found.extend(self.cgroup.iter().flat_map(Cgroup::members));
-        found.retain(|stat| stat.id.pid() != own);
+        let spared = tree::line_of(&all, rustix::process::getpid().as_raw_pid());
+        let members: Vec<Stat> = self.cgroup.iter().flat_map(Cgroup::members).collect();
+        let known = |stat: &Stat| self.known.contains(&stat.id) || members.iter().any(|m| m.id == stat.id);
+        let mut found = tree::with_descendants(&all, |stat| known(stat) && !spared.contains(&stat.id.pid()));
+        found.extend(all.iter().filter(|stat| stat.alive && self.marks.on(stat)));
+        found.retain(|stat| stat.alive && !spared.contains(&stat.id.pid()));
         found.sort_unstable();
         found.dedup();
         Ok(found)
@@ -153,66 +230,17 @@ pub(crate) fn session_mark(token: &str) -> String {
 }
 
 fn marked(pid: i32, token: &Token) -> bool {
-    let script = format!("/memfd:{} (deleted)", memfd_name(token));
     let session = session_mark(token.as_str());
-    let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     environment.split(|b| *b == 0).any(|variable| variable == session.as_bytes())
-        || fds.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|to| to.as_os_str() == script.as_str())
+        || holds(pid, &format!("/memfd:{} (deleted)", memfd_name(token)))
+}
+
+/// Whether one of its descriptors is of this, as /proc names it.
+fn holds(pid: i32, what: &str) -> bool {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    fds.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|to| to.as_os_str() == what)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn me() -> ProcessId {
-        ProcessId::of(i32::try_from(std::process::id()).unwrap()).unwrap()
-    }
-
-    fn leftover(id: ProcessId, boot: &str) -> Leftover {
-        Leftover {
-            token: Token::random().unwrap(),
-            boot: BootId(boot.into()),
-            supervisor: id,
-            main: id,
-            cgroup: None,
-            dir: None,
-        }
-    }
-
-    #[test]
-    fn a_used_number_is_not_enough() {
-        // This process has the number, but was not started then, or not in that boot: surviving this is the test.
-        let boot = BootId::current().unwrap();
-        let text = format!(r#"{{"pid":{},"start":{}}}"#, me().pid(), me().start() + 1);
-        let other: ProcessId = serde_json::from_str(&text).unwrap();
-        assert_eq!(leftover(other, &boot.0).kill(), Killed::default());
-        let earlier = "00000000-0000-0000-0000-000000000000";
-        assert_eq!(leftover(me(), earlier).kill(), Killed::default());
-    }
-
-    #[test]
-    fn hostile_state_files_are_refused() {
-        let boot = BootId::current().unwrap();
-        let good = serde_json::to_value(leftover(me(), &boot.0)).unwrap();
-        assert!(serde_json::from_value::<Leftover>(good.clone()).is_ok());
-        for (field, bad) in [
-            ("token", serde_json::json!("../../etc")),
-            ("token", serde_json::json!("ABCDEF0123456789abcdef0123456789")),
-            ("boot", serde_json::json!("")),
-            ("boot", serde_json::json!("00000000-0000-0000-0000-00000000000\n")),
-            ("supervisor", serde_json::json!({"pid": -1, "start": 5})),
-            ("supervisor", serde_json::json!({"pid": 0, "start": 5})),
-            ("main", serde_json::json!({"pid": 1, "start": 5})),
-            ("main", serde_json::json!({"pid": 4294967297u64, "start": 5})),
-            ("main", serde_json::json!({"pid": 7})),
-            ("main", serde_json::json!({"pid": 7, "start": 5, "more": 1})),
-            ("cgroup", serde_json::json!(7)),
-            ("more", serde_json::json!(1)),
-        ] {
-            let mut value = good.clone();
-            value[field] = bad;
-            assert!(serde_json::from_value::<Leftover>(value.clone()).is_err(), "{value}");
-        }
-    }
-}
+mod tests;

@@ -37,6 +37,13 @@ pub(crate) struct Running {
     limit: Duration,
 }
 
+/// What a [`Leftover`] tells its processes by.
+pub(crate) struct Whose {
+    pub(crate) uid: u32,
+    /// The client's socket, sshd's end.
+    pub(crate) socket: Option<u64>,
+}
+
 /// How it went.
 pub(crate) struct Finish {
     /// The program's end and how long it took, or why nobody can say.
@@ -66,6 +73,7 @@ pub(crate) async fn launch(
     engine: &Engine,
     spec: SuperviseSpec,
     fds: Vec<OwnedFd>,
+    Whose { uid, socket }: Whose,
 ) -> Result<Running, StartError> {
     let boot = BootId::current().map_err(StartError::system("reading the boot id"))?;
     let (token, dir) = (spec.token.clone(), spec.dir.clone());
@@ -73,11 +81,15 @@ pub(crate) async fn launch(
     let binary = engine.binary.clone();
     // fork(2) and a socket that may be full for a moment.
     let spawned = tokio::task::spawn_blocking(move || spawn(binary, &spec, fds)).await;
-    let spawned = spawned.unwrap_or_else(|panic| Err(io::Error::other(panic)));
-    let mut supervisor = spawned.map_err(StartError::system("starting the supervisor"))?;
+    let mut supervisor = match spawned {
+        // An error means that it did not get all of its specification.
+        Ok(spawned) => spawned.map_err(StartError::system("starting the supervisor"))?,
+        Err(panic) => return Err(StartError::Unknown { why: panic.to_string(), survivors: Vec::new() }),
+    };
     match timeout(SUPERVISOR_LATE * 2, supervisor.report()).await {
         Ok(Ok(Report::Started { main, cgroup })) => {
-            let leftover = Leftover { token, boot, supervisor: supervisor.id, main, cgroup, dir };
+            let leftover =
+                Leftover { token, boot, supervisor: supervisor.id, main, cgroup, dir, uid, socket };
             Ok(Running { supervisor, leftover, limit })
         }
         Ok(Ok(Report::Refused { why })) => {
@@ -96,6 +108,8 @@ pub(crate) async fn launch(
     }
 }
 
+/// The last thing that can fail is to hand over the specification, of which a supervisor acts on all or nothing:
+/// an error means that it starts nothing.
 fn spawn(binary: PathBuf, spec: &SuperviseSpec, fds: Vec<OwnedFd>) -> io::Result<Supervisor> {
     let (ours, theirs) = super::socketpair()?;
     let mut command = Command::new(binary);
@@ -111,11 +125,12 @@ fn spawn(binary: PathBuf, spec: &SuperviseSpec, fds: Vec<OwnedFd>) -> io::Result
     // Our copy of its end would keep its death from us.
     drop(command);
     let id = ProcessId::of(pid).ok_or_else(|| io::Error::other("it was gone at once"))?;
-    let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
-    wire::send(ours.as_fd(), spec, &borrowed).map_err(io::Error::other)?;
     let ours = std::os::unix::net::UnixStream::from(ours);
     ours.set_nonblocking(true)?;
-    let (reports, lifeline) = UnixStream::from_std(ours)?.into_split();
+    let ours = UnixStream::from_std(ours)?;
+    let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
+    wire::send(ours.as_fd(), spec, &borrowed).map_err(io::Error::other)?;
+    let (reports, lifeline) = ours.into_split();
     let reports = BufReader::new(reports);
     Ok(Supervisor { child, id, reports, lifeline: Some(lifeline), _registered: registered })
 }

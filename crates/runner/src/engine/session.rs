@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,11 @@ use protocol::{ForwardTarget, UserName};
 use tokio::sync::{oneshot, watch};
 use zeroize::Zeroizing;
 
-pub use super::dir::sweep;
-use super::dir::{AUTHORIZED, CONFIG, HOST_KEY, SessionDir};
+use super::dir::{AUTHORIZED, CONFIG, HOST_KEY, SessionDir, TRACE};
+pub use super::dir::{Swept, sweep};
 use super::handle::{Canceller, Handle};
 use super::job::PATH;
+use super::leftover::{Trace, inode};
 use super::log::Log;
 use super::output::{Shared, collect};
 use super::sshd;
@@ -60,8 +61,9 @@ pub struct Session {
 pub struct SessionEnd {
     /// How it ended.
     pub how: How,
-    /// The same in words, with what sshd said last.
-    pub why: String,
+    /// What sshd said last, or what its supervisor died of: for whoever looks after this host. It names what the
+    /// client asked for, so it is nobody else's business.
+    pub said: String,
     /// From sshd's start to its end; zero where nobody can say.
     pub duration: Duration,
     /// Processes that outlived sshd and were killed.
@@ -145,6 +147,16 @@ async fn open(
     let config = dir.file(CONFIG);
     sshd::check(sshd, &config).await?;
     let (socket, theirs) = super::socketpair().map_err(StartError::system("making a socket"))?;
+    // Before there is anything to find.
+    let trace =
+        Trace::begin(account.uid, theirs.as_fd()).map_err(StartError::system("reading the boot id"))?;
+    let text = serde_json::to_string(&trace)
+        .map_err(|error| StartError::system("writing the trace")(io::Error::other(error)))?;
+    dir.write(TRACE, 0o600, &text)?;
+    let whose = run::Whose {
+        uid: account.uid,
+        socket: Some(inode(theirs.as_fd()).map_err(StartError::system("making a socket"))?),
+    };
     let (log, log_writes) = super::pipe().map_err(StartError::system("making a pipe"))?;
     let supervise = SuperviseSpec {
         token: token.clone(),
@@ -161,7 +173,7 @@ async fn open(
         },
         dir: Some(dir.path().to_owned()),
     };
-    let running = run::launch(engine, supervise, vec![theirs, log_writes]).await?;
+    let running = run::launch(engine, supervise, vec![theirs, log_writes], whose).await?;
     let cancel = Canceller::new();
     let (tell, end) = oneshot::channel();
     let handle = Handle::new(running.leftover.clone(), cancel.clone(), end, lost);
@@ -200,23 +212,21 @@ fn session_end(finish: run::Finish, log: Log, ended: Instant) -> SessionEnd {
         }
         Err(_) => (How::Lost, Duration::ZERO),
     };
-    let said = log.last_words();
-    let why = match &finish.end {
-        Err(why) => format!("{how}: its supervisor failed ({why})"),
-        Ok(_) if said.is_empty() => how.to_string(),
-        Ok(_) => format!("{how}; sshd: {said}"),
+    let said = match finish.end {
+        Err(why) => format!("its supervisor failed ({why}); sshd: {}", log.last_words()),
+        Ok(_) => log.last_words(),
     };
     SessionEnd {
         how,
-        why,
+        said,
         duration,
         leftovers_killed: finish.killed.killed,
         survivors: finish.killed.survivors,
     }
 }
 
-fn lost(why: String) -> SessionEnd {
-    SessionEnd { how: How::Lost, why, duration: Duration::ZERO, leftovers_killed: 0, survivors: Vec::new() }
+fn lost(said: String) -> SessionEnd {
+    SessionEnd { how: How::Lost, said, duration: Duration::ZERO, leftovers_killed: 0, survivors: Vec::new() }
 }
 
 impl fmt::Display for How {

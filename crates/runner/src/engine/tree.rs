@@ -162,6 +162,16 @@ pub(crate) fn with_descendants(all: &[Stat], root: impl Fn(&Stat) -> bool) -> Ve
     found
 }
 
+/// This process, its parents up to the first, and init: whom nobody here ever kills.
+pub(crate) fn line_of(all: &[Stat], pid: i32) -> BTreeSet<i32> {
+    let mut line = BTreeSet::from([0, 1]);
+    let mut next = Some(pid);
+    while let Some(pid) = next.filter(|pid| line.insert(*pid)) {
+        next = all.iter().find(|stat| stat.id.pid == pid).map(|stat| stat.parent);
+    }
+    line
+}
+
 /// What killing came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Killed {
@@ -316,6 +326,12 @@ pub(crate) fn pause(time: Duration) {
 pub(crate) fn boottime() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
+}
+
+/// The same as /proc counts it: what is started from now on has no smaller [`ProcessId::start`].
+pub(crate) fn ticks() -> u64 {
+    let a_second = u128::from(rustix::param::clock_ticks_per_second());
+    u64::try_from(boottime().as_nanos() * a_second / 1_000_000_000).unwrap_or(u64::MAX)
 }
 
 pub(crate) fn timespec(time: Duration) -> Timespec {

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -180,7 +181,7 @@ pub(crate) enum WireError {
     Socket(#[source] Errno),
 }
 
-/// Sends one line. Blocks.
+/// Sends one line. Blocks, also on a socket that does not.
 pub(crate) fn send<T: Serialize>(
     socket: BorrowedFd<'_>,
     message: &T,
@@ -201,10 +202,15 @@ pub(crate) fn send<T: Serialize>(
             return Err(WireError::Malformed("too many descriptors"));
         }
         let rest = [IoSlice::new(&bytes[sent..])];
-        sent += retry_on_intr(|| rustix::net::sendmsg(socket, &rest, &mut control, SendFlags::NOSIGNAL))
-            .map_err(
-                |error| if error == Errno::PIPE { WireError::Closed } else { WireError::Socket(error) },
-            )?;
+        match retry_on_intr(|| rustix::net::sendmsg(socket, &rest, &mut control, SendFlags::NOSIGNAL)) {
+            Ok(count) => sent += count,
+            Err(Errno::AGAIN) => {
+                let mut room = [PollFd::from_borrowed_fd(socket, PollFlags::OUT)];
+                retry_on_intr(|| rustix::event::poll(&mut room, None)).map_err(WireError::Socket)?;
+            }
+            Err(Errno::PIPE) => return Err(WireError::Closed),
+            Err(error) => return Err(WireError::Socket(error)),
+        }
     }
     Ok(())
 }

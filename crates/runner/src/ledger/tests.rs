@@ -15,7 +15,7 @@ fn leftover() -> Leftover {
     serde_json::from_value(serde_json::json!({
         "token": "00112233445566778899aabbccddeeff",
         "boot": "00000000-0000-0000-0000-000000000000",
-        "supervisor": id, "main": id, "cgroup": null, "dir": null,
+        "supervisor": id, "main": id, "cgroup": null, "dir": null, "uid": 0, "socket": null,
     }))
     .unwrap()
 }

@@ -37,7 +37,7 @@ async fn what_a_client_leaves_behind_is_killed() {
             told(&open.ssh(&[], &[&format!("({command}) >/dev/null 2>&1 </dev/null")]).await);
         assert_eq!(code, Some(0), "{err}");
         let end = open.end().await;
-        assert_eq!(end.how, How::PeerClosed, "{}", end.why);
+        assert_eq!(end.how, How::PeerClosed, "{}", end.said);
         assert!(end.leftovers_killed >= 4, "{}", end.leftovers_killed);
         assert_eq!(sleepers(&marker), Vec::<i32>::new());
     }
@@ -53,7 +53,7 @@ async fn the_longest_time_ends_all_of_it() {
             open.ssh_running(terminal(), &[&format!("trap '' HUP TERM; {} sleep {marker}", litter(&marker))]);
         wait_until_async(|| sleeping(&marker, 5)).await;
         let end = open.end().await;
-        assert_eq!(end.how, How::MaxTime, "{}", end.why);
+        assert_eq!(end.how, How::MaxTime, "{}", end.said);
         assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
         assert_eq!(sleepers(&marker), Vec::<i32>::new());
         assert!(!ssh.wait().await.unwrap().success(), "the client notices");
@@ -71,7 +71,7 @@ async fn idleness_ends_it() {
         let output = open.ssh(before, asked).await;
         assert!(!output.status.success());
         let end = open.end().await;
-        assert_eq!(end.how, How::Idle, "{before:?} {asked:?} {}", end.why);
+        assert_eq!(end.how, How::Idle, "{before:?} {asked:?} {}", end.said);
         assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
         assert_eq!(sleepers(&marker), Vec::<i32>::new());
     }
@@ -92,7 +92,7 @@ async fn a_client_that_never_comes_is_not_waited_for() {
     let session = session::start(&engine(), dir.path(), "/usr/sbin/sshd".as_ref(), spec).await.unwrap();
     drop(session.socket);
     let end = session.handle.wait().await;
-    assert_eq!(end.how, How::NotAuthenticated, "{}", end.why);
+    assert_eq!(end.how, How::NotAuthenticated, "{}", end.said);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
@@ -106,7 +106,7 @@ async fn cancelling_and_dropping_end_all_of_it() {
         wait_until_async(|| sleeping(&marker, 5)).await;
         open.handle.canceller().cancel();
         let end = open.end().await;
-        assert_eq!(end.how, How::Cancelled, "{}", end.why);
+        assert_eq!(end.how, How::Cancelled, "{}", end.said);
         assert_eq!(sleepers(&marker), Vec::<i32>::new());
 
         let open = open_on(&engine, |_| ()).await;
@@ -130,7 +130,7 @@ async fn a_killed_supervisor_takes_everything_along() {
         wait_until_async(|| sleeping(&marker, 5)).await;
         kill(open.handle.leftover().supervisor().pid());
         let end = open.end().await;
-        assert_eq!(end.how, How::Lost, "{}", end.why);
+        assert_eq!(end.how, How::Lost, "{}", end.said);
         assert_eq!(sleepers(&marker), Vec::<i32>::new());
     }
 }
@@ -181,7 +181,8 @@ fn a_killed_runner_takes_everything_along() {
 #[test]
 fn what_outlives_runner_and_supervisor_is_found_again() {
     let _alone = ORPHANS.blocking_lock();
-    for cgroups in ["1", "0"] {
+    // By what was written down of it, and by what its directory holds alone.
+    for (cgroups, by_directory) in [("1", false), ("0", false), ("1", true), ("0", true)] {
         let marker = marker();
         let Acting { mut actor, leftover, root, _account } = acting(&marker, cgroups);
         // Stopped first: a supervisor that only learns that its runner died would clean up.
@@ -191,10 +192,20 @@ fn what_outlives_runner_and_supervisor_is_found_again() {
         kill(leftover.supervisor().pid());
         wait_until("sshd's end, by its parent's", || !leftover.main().is_alive());
         assert!(!sleepers(&marker).is_empty(), "something has to be left for this test to mean anything");
-        let killed = leftover.kill();
+        let killed = if by_directory {
+            let swept = session::sweep(&root).unwrap();
+            assert_eq!(swept.dirs, 1);
+            swept.killed
+        } else {
+            leftover.kill()
+        };
         assert!(killed.killed >= 2 && killed.survivors.is_empty(), "{killed:?}");
         assert_eq!(sleepers(&marker), Vec::<i32>::new());
-        assert_eq!(session::sweep(&root).unwrap(), 0, "its directory is gone already");
+        assert_eq!(
+            session::sweep(&root).unwrap(),
+            session::Swept::default(),
+            "its directory is gone already"
+        );
         std::fs::remove_dir_all(root.parent().unwrap()).unwrap();
     }
 }

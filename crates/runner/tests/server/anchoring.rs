@@ -157,6 +157,6 @@ async fn one_runner_a_state_directory() {
     let (rig, _process) = Rig::anchored().await;
     let (good, text) = rig.run("serve", &Wishes::default()).await;
     assert!(!good && text.contains("another writ-runner uses this state directory"), "{text}");
-    assert!(rig.path("socket").exists(), "the first one's socket was left alone");
+    assert!(rig.path("run/socket").exists(), "the first one's socket was left alone");
     assert_eq!(rig.anchor().await, RunnerAnswer::Done {});
 }

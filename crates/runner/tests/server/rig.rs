@@ -66,6 +66,19 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// Children of it that are supervisors.
+    pub(crate) fn supervisors(&self) -> Vec<Pid> {
+        let parent = format!("PPid:\t{}\n", self.child.id());
+        let pids = std::fs::read_dir("/proc").unwrap().flatten();
+        pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|pid| {
+                let read = |name| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+                read("status").contains(&parent) && read("cmdline").contains("\0supervise\0")
+            })
+            .filter_map(Pid::from_raw)
+            .collect()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -174,8 +187,8 @@ impl Rig {
         let text = format!(
             "state_dir = {:?}\nrun_dir = {:?}\nsocket = {:?}\nallowed_uids = [{}]\n{policy}{}\n",
             self.path("state"),
-            self.path("sessions"),
-            self.path("socket"),
+            self.path("run/sessions"),
+            self.path("run/socket"),
             wishes.uid,
             wishes.more,
         );
@@ -201,6 +214,14 @@ impl Rig {
         Process { child, log, begin }
     }
 
+    /// Something else that ends with the test.
+    pub(crate) fn follow(&self, mut command: Command) -> Process {
+        let log = self.path("log-of-another");
+        let out = std::fs::File::create(&log).unwrap();
+        let command = command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out);
+        Process { child: command.spawn().unwrap(), log, begin: 0 }
+    }
+
     /// Starts it, and waits until it listens.
     pub(crate) async fn start(&self, wishes: &Wishes, hold_at: &str) -> Process {
         let mut process = self.spawn(&["serve"], &self.configure(wishes), hold_at);
@@ -221,7 +242,7 @@ impl Rig {
     }
 
     pub(crate) async fn connect(&self) -> Framed {
-        UnixStream::connect(self.path("socket")).await.unwrap().into()
+        UnixStream::connect(self.path("run/socket")).await.unwrap().into()
     }
 
     pub(crate) async fn send(&self, request: &RunnerRequest) -> Framed {

@@ -152,7 +152,7 @@ async fn at_its_end_the_runner_ends_everything_and_says_so() {
             "{:?}",
             result.end
         );
-        assert!(process.ended().await && !rig.path("socket").exists());
+        assert!(process.ended().await && !rig.path("run/socket").exists());
         assert!(!alive(&pid));
         let _process = rig.again().await;
         assert_eq!(rig.outcome(op).await, *answers.last().unwrap());

@@ -155,3 +155,22 @@ fn tokens_name_nothing_else() {
     let (a, b) = (Token::random().unwrap(), Token::random().unwrap());
     assert!(a != b && a.as_str().parse::<Token>().unwrap() == a);
 }
+
+/// The runner's end is made asynchronous before anything is sent: what fails later could not be told from a
+/// program that never ran.
+#[test]
+fn a_long_line_goes_through_a_socket_that_does_not_block() {
+    let (ours, theirs) = pair();
+    ours.set_nonblocking(true).unwrap();
+    rustix::net::sockopt::set_socket_send_buffer_size(&ours, 4096).unwrap();
+    let mut spec = spec();
+    spec.exec.args = vec!["x".repeat(512); 128];
+    let wanted = spec.clone();
+    let reader = std::thread::spawn(move || receive::<SuperviseSpec>(theirs.as_fd()));
+    send(ours.as_fd(), &spec, &[]).unwrap();
+    assert_eq!(reader.join().unwrap().unwrap().0, wanted);
+    let (ours, theirs) = pair();
+    ours.set_nonblocking(true).unwrap();
+    drop(theirs);
+    assert!(matches!(send(ours.as_fd(), &spec, &[]), Err(WireError::Closed)));
+}
