@@ -17,7 +17,6 @@
 //! | `channel` | the agents' live channel |
 //! | `tunnel` | sessions: brings both ends together and copies what it cannot read |
 //! | `server` | listening, connections, a clean end |
-//! | `wire` | a TCP connection that can read ahead |
 //! | `upkeep` | forgetting what nobody needs any more |
 //!
 //! Not built yet: PostgreSQL, replicas, the batch carrier for agents behind proxies, web pages, backup
@@ -35,7 +34,6 @@ mod store;
 pub mod tls;
 mod tunnel;
 mod upkeep;
-mod wire;
 
 pub use app::{Clock, Environment, Limits};
 pub use config::HubConfig;

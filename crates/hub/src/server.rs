@@ -31,7 +31,6 @@ use crate::store::{OpenError, Store};
 use crate::tls::{self, Tls, TlsError};
 use crate::tunnel::Tunnels;
 use crate::upkeep;
-use crate::wire::Wire;
 
 /// Name of the database in the state directory.
 const DATABASE: &str = "hub.sqlite";
@@ -244,7 +243,7 @@ async fn connection(
     let limits = app.limits().clone();
     // Frames are small and wait for no others.
     let _ = stream.set_nodelay(true);
-    let stream = match timeout(limits.handshake, acceptor.accept(Wire::new(stream))).await {
+    let stream = match timeout(limits.handshake, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
         Err(_) => return tracing::debug!(%peer, "TLS handshake took too long"),

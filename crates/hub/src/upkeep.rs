@@ -43,3 +43,48 @@ async fn round(app: &App) -> Result<(), StoreError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::NewTunnel;
+    use crate::testing::{TestHost, TestHub, alice};
+    use protocol::{Envelope, TunnelId};
+
+    #[tokio::test]
+    async fn what_an_earlier_run_left_open_is_closed_and_one_day_forgotten() {
+        let hub = TestHub::new().await;
+        let token = hub.login(&alice()).await;
+        let host = TestHost::new(1);
+        hub.enroll(&token, &host, "web1").await;
+        let new = NewTunnel {
+            id: TunnelId::from_bytes([1; 16]),
+            host_id: host.id,
+            envelope: Envelope::new(b"session".to_vec().into(), vec!["s".to_owned()]),
+            operator: "alice".parse().unwrap(),
+            key: alice().public().fingerprint(),
+        };
+        hub.app.store.open_tunnel(&new, 1, hub.app.now()).await.unwrap();
+        hub.pass(60);
+        close_left_tunnels(&hub.app).await.unwrap();
+        let view = hub.app.store.tunnel(&new.id).await.unwrap().unwrap();
+        assert_eq!(view.why.as_deref(), Some("the hub was restarted"));
+        assert_eq!(view.closed_at, Some(view.opened_at + 60));
+
+        hub.pass(TUNNELS_KEPT_S);
+        round(&hub.app).await.unwrap();
+        assert!(hub.app.store.tunnel(&new.id).await.unwrap().is_some(), "to the second");
+        hub.pass(1);
+        let running = tokio::spawn(run(hub.app.clone()));
+        let gone = async {
+            while hub.app.store.tunnel(&new.id).await.unwrap().is_some() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the first round is at once");
+        hub.app.live.stop();
+        tokio::time::timeout(Duration::from_secs(20), running).await.expect("it ends with the hub").unwrap();
+    }
+}

@@ -1,5 +1,5 @@
 use protocol::frame::{OrderProgress, OrderState};
-use protocol::{Envelope, Sha256, Signed};
+use protocol::{Envelope, Sha256, Signed, TunnelId};
 
 use super::*;
 use crate::testing::{TestHost, TestHub, alice};
@@ -102,4 +102,163 @@ async fn files_that_are_not_ours_are_refused() {
     authz::files::write_atomic(&junk, &[b'x'; 8192]).unwrap();
     assert!(matches!(Store::open(&junk).await, Err(OpenError::Sqlite { .. } | OpenError::Migrate { .. })));
     assert!(matches!(Store::open(&dir.path().join("no/such")).await, Err(OpenError::File(_))));
+}
+
+fn tunnel(host: &TestHost, number: u8, operator: &str) -> NewTunnel {
+    NewTunnel {
+        id: TunnelId::from_bytes([number; 16]),
+        host_id: host.id,
+        envelope: Envelope::new(format!("session {number}").into_bytes().into(), vec!["s".to_owned()]),
+        operator: operator.parse().unwrap(),
+        key: alice().public().fingerprint(),
+    }
+}
+
+#[tokio::test]
+async fn the_database_holds_operators_to_their_slots() {
+    let (hub, host, ordinary) = with_order().await;
+    let store = &hub.app.store;
+    let first = tunnel(&host, 1, "alice");
+    store.open_tunnel(&first, 1, 10).await.unwrap();
+    let second = tunnel(&host, 2, "alice");
+    let error = store.open_tunnel(&second, 1, 11).await.unwrap_err();
+    assert!(matches!(error, OpenTunnelError::Exists(id) if id == first.id), "{error}");
+    assert_eq!(store.tunnel(&second.id).await.unwrap(), None);
+    assert_eq!(store.order_version(&host.id, &second.envelope.id()).await.unwrap(), None, "all or nothing");
+    // Not even a program that forgets to ask gets past the index.
+    let forced = sqlx::query(
+        "INSERT INTO tunnels (id, host_id, op, operator, fingerprint, slot, opened_at) \
+         SELECT randomblob(16), host_id, op, operator, fingerprint, slot, opened_at FROM tunnels",
+    );
+    let refused = forced.execute(&store.write).await.unwrap_err();
+    assert!(refused.as_database_error().unwrap().is_unique_violation(), "{refused}");
+
+    store.open_tunnel(&second, 2, 11).await.unwrap();
+    assert!(store.open_tunnel(&tunnel(&host, 3, "alice"), 2, 12).await.is_err());
+    store.open_tunnel(&tunnel(&host, 4, "bob"), 2, 12).await.unwrap();
+    let relayed = Relayed { to_host: 5, from_host: 7 };
+    store.close_tunnel(&first.id, "enough", relayed, 20).await.unwrap();
+    store.close_tunnel(&first.id, "a better word", relayed, 30).await.unwrap();
+    let view = store.tunnel(&first.id).await.unwrap().unwrap();
+    assert_eq!((view.opened_at, view.closed_at, view.why.as_deref()), (10, Some(20), Some("a better word")));
+    assert_eq!((view.bytes_to_host, view.bytes_from_host), (5, 7));
+    store.open_tunnel(&tunnel(&host, 5, "alice"), 2, 31).await.unwrap();
+    let newest: Vec<_> = store.tunnels(&host.id).await.unwrap().iter().map(|view| view.opened_at).collect();
+    assert_eq!(newest, [31, 12, 11, 10]);
+
+    // An order is a session's or not, and a session's is never the next to be delivered.
+    let before = store.next_order(&host.id).await.unwrap().unwrap();
+    assert_eq!(before.op, ordinary);
+    store.order_delivered(&host.id, &before).await.unwrap();
+    assert!(store.next_order(&host.id).await.unwrap().is_none());
+    let again = NewTunnel { id: TunnelId::from_bytes([9; 16]), ..first.clone() };
+    store.close_all_tunnels("restarted", 40).await.unwrap();
+    store.open_tunnel(&again, 1, 41).await.unwrap();
+    assert_eq!(store.order_version(&host.id, &first.envelope.id()).await.unwrap(), Some(2));
+    let alice = "alice".parse().unwrap();
+    let submitted = store.submit_order(&host.id, &first.envelope, &alice, 42).await;
+    assert!(matches!(submitted, Err(SubmitError::Session)), "{submitted:?}");
+    let other = Envelope::new(b"order".to_vec().into(), vec!["s".to_owned()]);
+    let ordinary =
+        NewTunnel { id: TunnelId::from_bytes([8; 16]), envelope: other, ..tunnel(&host, 8, "bob") };
+    let opened = store.open_tunnel(&ordinary, 9, 42).await;
+    assert!(matches!(opened, Err(OpenTunnelError::Ordinary)), "{opened:?}");
+    assert_eq!(store.tunnel(&ordinary.id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn old_tunnels_and_used_scripts_are_forgotten() {
+    let (hub, host, _) = with_order().await;
+    let store = &hub.app.store;
+    for number in 1..=3 {
+        store.open_tunnel(&tunnel(&host, number, "alice"), 1, 1).await.unwrap();
+        if number < 3 {
+            store.close_all_tunnels("over", u64::from(number) * 100).await.unwrap();
+        }
+    }
+    assert_eq!(store.forget_tunnels(200).await.unwrap(), 1);
+    let left: Vec<_> = store.tunnels(&host.id).await.unwrap().iter().map(|view| view.closed_at).collect();
+    assert_eq!(left, [None, Some(200)], "an open one is never old");
+
+    let alice = "alice".parse().unwrap();
+    let script = |text: &str| Envelope {
+        sealed: Some(vec![7; 10].into()),
+        ..Envelope::new(text.as_bytes().to_vec().into(), vec!["s".to_owned()])
+    };
+    let [ended, running, waiting] = ["ended", "running", "waiting"].map(script);
+    for envelope in [&ended, &running, &waiting] {
+        store.submit_order(&host.id, envelope, &alice, 1).await.unwrap();
+    }
+    let mut delivered = Vec::new();
+    // The one of before, and the first two of these.
+    for _ in 0..3 {
+        let next = store.next_order(&host.id).await.unwrap().unwrap();
+        store.order_delivered(&host.id, &next).await.unwrap();
+        delivered.push(next.op);
+    }
+    let entries = [ended.id(), waiting.id()].map(|op| LogEntry { signed: signed("r"), op: Some(op) });
+    store.append_receipts(&host.id, 0, &entries).await.unwrap();
+    assert_eq!(store.forget_scripts().await.unwrap(), 1);
+    let has_script = async |envelope: &Envelope| -> bool {
+        sqlx::query_scalar("SELECT sealed IS NOT NULL FROM orders WHERE op = $1")
+            .bind(envelope.id().as_bytes().as_slice())
+            .fetch_one(&store.read)
+            .await
+            .unwrap()
+    };
+    assert_eq!(
+        (has_script(&ended).await, has_script(&running).await, has_script(&waiting).await),
+        (false, true, true)
+    );
+    assert_eq!(delivered.len(), 3);
+}
+
+#[tokio::test]
+async fn waiting_scripts_are_bounded_by_size() {
+    let (hub, host, _) = with_order().await;
+    let alice = "alice".parse().unwrap();
+    let mut taken = 0;
+    let full = loop {
+        let envelope = Envelope {
+            sealed: Some(vec![7; 4 << 20].into()),
+            ..Envelope::new(format!("script {taken}").into_bytes().into(), vec!["s".to_owned()])
+        };
+        match hub.app.store.submit_order(&host.id, &envelope, &alice, 1).await {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((full.to_string().contains("64 MiB"), taken), (true, 16), "{full}");
+    // What carries nothing still has room.
+    let envelope = Envelope::new(b"small".to_vec().into(), vec!["s".to_owned()]);
+    hub.app.store.submit_order(&host.id, &envelope, &alice, 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_version_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hub.sqlite");
+    authz::files::write_atomic(&path, b"").unwrap();
+    let old = SqlitePool::connect_with(SqliteConnectOptions::new().filename(&path)).await.unwrap();
+    sqlx::migrate!().run_to(1, &old).await.unwrap();
+    let host = TestHost::new(1);
+    for statement in [
+        "INSERT INTO hosts (host_id, name, site, statement_payload, statement_sig, device_key, host_key, \
+         host_key_gen, enrolled_at, receipts_held, receipts_hash) \
+         VALUES ($1, 'web1', 'lab', x'', '', x'00', $1, 1, 1, 0, zeroblob(32))",
+        "INSERT INTO orders (host_id, op, payload, sigs, submitted_by, submitted_at, submission, version, \
+         delivered) VALUES ($1, zeroblob(32), x'78', '[\"s\"]', 'alice', 1, 1, 1, 0)",
+    ] {
+        sqlx::query(statement).bind(host.id.as_bytes().as_slice()).execute(&old).await.unwrap();
+    }
+    old.close().await;
+    let store = Store::open(&path).await.unwrap();
+    let order = store.next_order(&host.id).await.unwrap().unwrap();
+    assert_eq!(order.envelope, Envelope::new(b"x".to_vec().into(), vec!["s".to_owned()]));
+    store.open_tunnel(&tunnel(&host, 1, "alice"), 1, 1).await.unwrap();
+    // The first file must never be edited: databases remember its hash.
+    assert_eq!(
+        Sha256::of(include_bytes!("../../migrations/0001_first.sql")).to_string(),
+        "772683f6e99484fcda108b9e9a7673dc17e504544a50ca875dbe737868f5feb4"
+    );
 }

@@ -55,6 +55,7 @@ impl Keeper {
     async fn begin(app: App, new: NewTunnel) -> Result<Self, ApiError> {
         let line = app.live.line(&new.host_id).ok_or(ApiError::Offline(new.host_id))?;
         app.store.open_tunnel(&new, app.sessions_per_operator.get(), app.now()).await?;
+        app.live.order_changed(&new.host_id);
         let kept = app.tunnels.add(About {
             id: new.id,
             op: new.envelope.id(),

@@ -8,11 +8,11 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
 use protocol::tunnel::UPGRADE;
+use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::relay::Connected;
 use crate::server::Connection;
-use crate::wire::Wire;
 
 /// The request does not ask for what is served here.
 #[derive(Debug, thiserror::Error)]
@@ -61,12 +61,8 @@ impl Dialed {
     pub(super) async fn connected(self) -> Option<Connected> {
         let Self { upgrade, place } = self;
         // Beneath HTTP is always this; through HTTP's own layers it works as well, only slower.
-        Some(match downcast::<TokioIo<TlsStream<Wire>>>(upgrade.await.ok()?) {
-            Ok(parts) => {
-                let mut tls = parts.io.into_inner();
-                tls.get_mut().0.read_ahead();
-                Connected { stream: Box::new(tls), read: parts.read_buf, place }
-            }
+        Some(match downcast::<TokioIo<TlsStream<TcpStream>>>(upgrade.await.ok()?) {
+            Ok(parts) => Connected { stream: Box::new(parts.io.into_inner()), read: parts.read_buf, place },
             Err(upgraded) => {
                 Connected { stream: Box::new(TokioIo::new(upgraded)), read: Bytes::new(), place }
             }

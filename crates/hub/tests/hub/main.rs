@@ -6,7 +6,6 @@ mod hostile;
 mod relay;
 mod scripts;
 mod sessions;
-mod speed;
 mod tunnel;
 
 use std::time::Duration;

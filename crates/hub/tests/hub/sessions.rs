@@ -137,7 +137,8 @@ async fn the_hosts_no_reaches_the_operator_and_frees_the_slot() {
 #[tokio::test]
 async fn an_operator_who_leaves_or_never_connects_holds_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let mut stand = Stand::limited(dir.path(), quick()).await;
+    let limits = Limits { tunnel_connect: Duration::from_secs(1), ..quick() };
+    let mut stand = Stand::limited(dir.path(), limits).await;
     let envelope = order("left");
     let path = stand.host.path("/tunnels");
     let id = {
@@ -173,7 +174,7 @@ async fn an_operator_who_leaves_or_never_connects_holds_nothing() {
 #[tokio::test]
 async fn a_host_that_is_away_or_silent_is_said_at_once_or_in_time() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = Limits { tunnel_answer: Duration::from_millis(100), ..quick() };
+    let limits = Limits { tunnel_answer: Duration::from_secs(1), ..quick() };
     let mut stand = Stand::limited(dir.path(), limits).await;
     let away = TestHost::enrolled(2, &stand.hub, &stand.alice).await;
     let (status, failure): (_, ApiFailure) = stand.alice.post(&away.path("/tunnels"), &order("x")).await;
