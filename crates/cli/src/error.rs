@@ -150,11 +150,13 @@ pub enum Failure {
         /// What to do.
         hint: String,
     },
-    /// The order may or may not have arrived.
-    #[error("{why}; the order may have reached the hub all the same: see `{resume}`")]
+    /// The order may be carried out or not, and nobody signed which.
+    #[error("{why}; {danger}: see `{resume}`")]
     Uncertain {
         /// In words.
         why: String,
+        /// What is to be feared of the order, and until when.
+        danger: String,
         /// The command that tells.
         resume: String,
         /// What exactly.

@@ -73,12 +73,20 @@ pub enum HubError {
     /// The hub's own words.
     #[error("the hub refuses ({code}): {message}")]
     Refused {
-        /// HTTP; from 500 on the hub may not know itself what became of it.
+        /// HTTP.
         status: u16,
         /// For programs.
         code: String,
         /// For people.
         message: String,
+    },
+    /// Another order than the one that was sent.
+    #[error("sent order {sent}, the hub says that it took order {said}: the hub is wrong or lying")]
+    OtherOrder {
+        /// Ours.
+        sent: Sha256,
+        /// In its answer.
+        said: Sha256,
     },
     /// Not the hub's way of answering.
     #[error(
@@ -108,12 +116,34 @@ pub enum HubError {
 }
 
 impl HubError {
-    /// Whether the hub may have done it although we do not know.
+    /// Whether what was asked may have been done all the same. Only what failed before a byte of it left is
+    /// certain: whatever the hub answered, a no as well, nobody signed, and it can have delivered the order.
     pub fn is_uncertain(&self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable { .. } | Self::Status { .. } | Self::TooLarge | Self::Malformed { .. }
-        )
+        match self {
+            Self::Address(_) | Self::Tls(_) | Self::Client(_) | Self::Token | Self::WrongPin { .. } => false,
+            Self::Unreachable { source, .. } => !source.is_connect(),
+            Self::Login
+            | Self::Refused { .. }
+            | Self::OtherOrder { .. }
+            | Self::Status { .. }
+            | Self::TooLarge
+            | Self::Malformed { .. } => true,
+        }
+    }
+
+    /// In words that leave the hub's no what it is: unsigned.
+    pub fn as_its_word(&self) -> String {
+        match self {
+            // An honest hub answers so before it stores or delivers anything.
+            Self::Refused { status: 400 | 413, code, message } => format!(
+                "the hub says that it refuses ({code}): {message}: an honest hub that says so has not taken the order, but that is its word only"
+            ),
+            Self::Refused { code, message, .. } => {
+                format!("the hub says that it refuses ({code}): {message}: that is its word only")
+            }
+            Self::Login => "the hub says that your login has expired or is not known there (`writ login` renews it): that is its word only".to_owned(),
+            other => other.to_string(),
+        }
     }
 
     /// Whether asking again can help: the connection was not there.
@@ -370,7 +400,8 @@ impl Hub {
 
     fn no_answer(&self, source: reqwest::Error) -> HubError {
         let hub = self.address.clone();
-        if let Some(seen) = self.mismatch.seen() {
+        // Of a connection that was made the pin was right, whatever another attempt saw.
+        if let Some(seen) = self.mismatch.seen().filter(|_| source.is_connect()) {
             return HubError::WrongPin { hub, wanted: self.pin, seen };
         }
         HubError::Unreachable { hub, reason: reason(&source), source }

@@ -137,7 +137,7 @@ mod tests {
         .iter()
         .map(|bytes| OsString::from_vec(bytes.to_vec()))
         .collect();
-        let script = Script::from_words(&words).unwrap();
+        let script = Script::from_words(&words, [0xa5; 16]).unwrap();
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("s"), &script.bytes).unwrap();
         let out = Command::new(script.interpreter.as_str()).arg(dir.path().join("s")).output().unwrap();
@@ -156,9 +156,12 @@ mod tests {
             connect_words(Path::new("/usr/bin/wr'it"), Path::new("/h"), &host, &grant(), &mode(), directory);
         let route = Route { host: &host, user: &user, directory, proxy: words };
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("config"), route.block().unwrap()).unwrap();
+        // At the top of a configuration that turns everything off.
+        let below = "StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nKnownHostsCommand /evil\nForwardAgent yes\n\
+            ForwardX11 yes\nPermitLocalCommand yes\nIdentityAgent /evil\nPasswordAuthentication yes\n";
+        std::fs::write(dir.path().join("config"), format!("{}{below}", route.block().unwrap())).unwrap();
         let config = dir.path().join("config");
-        let by_file = vec!["-F".into(), config.into_os_string(), "web1.writ".into()];
+        let by_file = vec!["-F".into(), config.clone().into_os_string(), "web1.writ".into()];
         let by_options: Vec<OsString> = route
             .options()
             .unwrap()
@@ -172,6 +175,11 @@ mod tests {
                     "HostKeyAlias=evil",
                     "-o",
                     "StrictHostKeyChecking=no",
+                    "-oKnownHostsCommand=/evil",
+                    "-oForwardAgent=yes",
+                    "-oForwardX11=yes",
+                    "-oPermitLocalCommand=yes",
+                    "-oPasswordAuthentication=yes",
                 ]
                 .map(Into::into),
             )
@@ -188,15 +196,26 @@ mod tests {
                 "hostkeyalgorithms ssh-ed25519",
                 "globalknownhostsfile /dev/null",
                 "updatehostkeys false",
+                "forwardagent no",
+                "forwardx11 no",
+                "permitlocalcommand no",
+                "passwordauthentication no",
+                "kbdinteractiveauthentication no",
+                "checkhostip no",
             ] {
                 assert!(text.lines().any(|l| l == line), "{line:?} is missing in\n{text}");
             }
             let value = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default();
+            assert!(["", "none"].contains(&value("knownhostscommand ")), "{text}");
             assert!(value("identityfile ").contains("/tmp/a b/100%"), "{text}");
             assert!(value("userknownhostsfile ").contains("/tmp/a b/100%"), "{text}");
             let proxy = value("proxycommand ");
             assert!(proxy.starts_with("'/usr/bin/wr'\\''it' '--quiet'"), "{text}");
             assert!(proxy.contains("'it'\\''s 100%% needed'") && !proxy.contains("evil"), "{text}");
         }
+        // What stands below the block still counts for other hosts.
+        let out = Command::new("ssh").arg("-G").arg("-F").arg(config).arg("other").output().unwrap();
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert!(text.lines().any(|l| l == "forwardagent yes"), "{text}");
     }
 }

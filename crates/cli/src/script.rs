@@ -75,14 +75,17 @@ pub fn quote_all<'a>(words: impl IntoIterator<Item = &'a OsStr>) -> Vec<u8> {
 
 impl Script {
     /// A program and its arguments, replacing the shell. Nothing is expanded: the program gets exactly these.
-    pub fn from_words(words: &[OsString]) -> Result<Self, ScriptError> {
+    /// `salt` is new and random each time: the hub reads the script's hash in the order, and could otherwise
+    /// try out what a short argument is.
+    pub fn from_words(words: &[OsString], salt: [u8; 16]) -> Result<Self, ScriptError> {
         let program = words.first().ok_or(ScriptError::Empty)?;
         // Shells differ in whether `exec` takes options, and none has a program of such a name.
         if program.is_empty() || program.as_bytes().starts_with(b"-") {
             return Err(ScriptError::Program(printable(&program.to_string_lossy())));
         }
         let line = quote_all(words.iter().map(OsString::as_os_str));
-        let bytes = [b"exec ".as_slice(), &line, b"\n"].concat();
+        let salt: String = salt.iter().map(|byte| format!("{byte:02x}")).collect();
+        let bytes = [b"exec ".as_slice(), &line, b"\n# ", salt.as_bytes(), b"\n"].concat();
         let shown = words.iter().map(|word| show_word(word)).collect::<Vec<_>>().join(" ");
         Ok(Self { bytes: within_limits(bytes)?, interpreter: default_interpreter(), args: Vec::new(), shown })
     }
@@ -201,17 +204,19 @@ mod tests {
 
     #[test]
     fn a_program_with_arguments_replaces_the_shell() {
-        let script = Script::from_words(&words(&["echo", "it's", "$HOME", ""])).unwrap();
-        assert_eq!(script.bytes, b"exec 'echo' 'it'\\''s' '$HOME' ''\n");
+        let from_words = |words: &[OsString]| Script::from_words(words, [0x0a; 16]);
+        let script = from_words(&words(&["echo", "it's", "$HOME", ""])).unwrap();
+        let wanted = format!("exec 'echo' 'it'\\''s' '$HOME' ''\n# {}\n", "0a".repeat(16));
+        assert_eq!(String::from_utf8_lossy(&script.bytes), wanted);
         assert_eq!((script.interpreter.as_str(), script.args.len()), ("/bin/sh", 0));
         assert_eq!(script.shown, "echo 'it'\\''s' '$HOME' ''");
-        let evil = Script::from_words(&words(&["echo", "a\u{1b}[2J\n"])).unwrap();
+        let evil = from_words(&words(&["echo", "a\u{1b}[2J\n"])).unwrap();
         assert_eq!(evil.shown, "echo 'a?[2J?'");
         for bad in [vec![], words(&[""]), words(&["-c", "id"]), words(&["--help"])] {
-            assert!(Script::from_words(&bad).is_err(), "{bad:?}");
+            assert!(from_words(&bad).is_err(), "{bad:?}");
         }
         let long = OsString::from("x".repeat(MAX_SCRIPT));
-        assert_eq!(Script::from_words(&[long]), Err(ScriptError::TooLong));
+        assert_eq!(from_words(&[long]), Err(ScriptError::TooLong));
     }
 
     #[test]

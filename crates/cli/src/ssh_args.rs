@@ -98,6 +98,9 @@ fn check(option: char, value: &[u8]) -> Result<(), PassedError> {
         'M' | 'S' | 'O' => {
             "each `writ ssh` is a session of its own: share one with `writ connect --ssh-config`"
         }
+        'A' | 'X' | 'Y' | 'K' => {
+            "a session lends nothing of yours to the host, neither agent nor screen nor tickets"
+        }
         'l' => "whom to log in as is signed for: write --user NAME before HOST",
         'o' => return check_o(value),
         _ => return Ok(()),
@@ -105,8 +108,37 @@ fn check(option: char, value: &[u8]) -> Result<(), PassedError> {
     Err(PassedError::Option { option: format!("-{option}"), why })
 }
 
-/// Of `-o`, what the options above refuse too. Everything that writ sets itself counts first, so other values
-/// change nothing.
+/// What `-o` may name, in lower case: nothing here changes whom ssh believes, what it lends to the host or what
+/// it runs here. A closed list, so that an option of a later ssh is refused too.
+const HARMLESS: &[&str] = &[
+    "batchmode",
+    "ciphers",
+    "clearallforwardings",
+    "compression",
+    "connectionattempts",
+    "connecttimeout",
+    "escapechar",
+    "exitonforwardfailure",
+    "fingerprinthash",
+    "forkafterauthentication",
+    "ipqos",
+    "loglevel",
+    "logverbose",
+    "macs",
+    "obscurekeystroketiming",
+    "rekeylimit",
+    "requesttty",
+    "sendenv",
+    "serveralivecountmax",
+    "serveraliveinterval",
+    "sessiontype",
+    "setenv",
+    "stdinnull",
+    "tcpkeepalive",
+    "visualhostkey",
+];
+
+/// Of `-o`, only what is harmless. Reads the name as ssh does; what ssh would read otherwise is not on the list.
 fn check_o(value: &[u8]) -> Result<(), PassedError> {
     let text = String::from_utf8_lossy(value).trim().to_ascii_lowercase();
     let name = text.split(|c: char| c == '=' || c.is_whitespace()).next().unwrap_or_default();
@@ -115,7 +147,10 @@ fn check_o(value: &[u8]) -> Result<(), PassedError> {
         "dynamicforward" | "remoteforward" | "tunnel" | "proxyjump" => "no session allows it: use -L",
         "user" => "whom to log in as is signed for: write --user NAME before HOST",
         "include" | "match" | "host" => "no configuration file may change the session",
-        _ => return Ok(()),
+        name if HARMLESS.contains(&name) => return Ok(()),
+        _ => {
+            "writ passes on only options that change nothing about trust and what is signed for, such as ConnectTimeout, LogLevel or SendEnv"
+        }
     };
     Err(PassedError::Option { option: format!("-o {}", printable(name)), why })
 }
@@ -204,6 +239,7 @@ mod tests {
         assert_eq!(granted(&["--", "-L", "1:a:2"]), [""; 0]);
         assert_eq!(granted(&["-p", "22", "-o", "LogLevel=ERROR", "-L", "1:a:2", "-", "x"]), ["a:2"]);
         assert_eq!(granted(&[]), [""; 0]);
+        assert_eq!(granted(&["-o", "connecttimeout 5", "-oSendEnv=A", "-o", " LogLevel = ERROR"]), [""; 0]);
     }
 
     #[test]
@@ -223,6 +259,26 @@ mod tests {
             (vec!["-o", "dynamicforward 1080"], "-o dynamicforward cannot"),
             (vec!["-oRemoteForward=1"], "-o remoteforward cannot"),
             (vec!["-o", "User=bob"], "--user NAME before HOST"),
+            (vec!["-A"], "-A cannot be used here: a session lends nothing"),
+            (vec!["-vX"], "-X cannot"),
+            (vec!["-Y"], "-Y cannot"),
+            (vec!["-TK"], "-K cannot"),
+            (vec!["-o", "ForwardAgent=yes"], "-o forwardagent cannot"),
+            (vec!["-oForwardX11 yes"], "-o forwardx11 cannot"),
+            (vec!["-o", "ForwardX11Trusted=yes"], "-o forwardx11trusted cannot"),
+            (vec!["-o", "PermitLocalCommand=yes"], "-o permitlocalcommand cannot"),
+            (vec!["-o", "LocalCommand=id"], "-o localcommand cannot"),
+            (vec!["-o", "KnownHostsCommand=/x"], "-o knownhostscommand cannot"),
+            (vec!["-o", " UserKnownHostsFile = /dev/null"], "-o userknownhostsfile cannot"),
+            (vec!["-o", "GlobalKnownHostsFile=/x"], "-o globalknownhostsfile cannot"),
+            (vec!["-o", "StrictHostKeyChecking=no"], "-o stricthostkeychecking cannot"),
+            (vec!["-o", "HostKeyAlias=x"], "-o hostkeyalias cannot"),
+            (vec!["-o", "IdentityAgent=/x"], "-o identityagent cannot"),
+            (vec!["-o", "ProxyCommand=x"], "-o proxycommand cannot"),
+            (vec!["-o", "GSSAPIDelegateCredentials=yes"], "-o gssapidelegatecredentials cannot"),
+            (vec!["-o", "OfALaterSsh=yes"], "-o ofalaterssh cannot be used here: writ passes on only"),
+            (vec!["-o", "\"LogLevel\" ERROR"], "cannot be used here"),
+            (vec!["-o", ""], "cannot be used here"),
             (vec!["-L"], "-L lacks its argument"),
             (vec!["-L", "8006"], "write -L [BIND:]PORT:HOST:HOSTPORT"),
             (vec!["-L", "1:/run/socket"], "no sockets"),

@@ -60,21 +60,30 @@ impl Route<'_> {
     /// Everything that ssh must not take from elsewhere.
     pub fn settings(&self) -> Result<Vec<(&'static str, String)>, SessionDirError> {
         Ok(vec![
+            // Before it: OpenSSH knows it since 8.5.
+            ("IgnoreUnknown", "KnownHostsCommand".into()),
             ("ProxyCommand", proxy_command(&self.proxy)?),
             ("User", self.user.to_string()),
             ("IdentityFile", for_ssh(&key_file(self.directory))?),
             ("IdentitiesOnly", "yes".into()),
             ("IdentityAgent", "none".into()),
             ("PreferredAuthentications", "publickey".into()),
+            ("PasswordAuthentication", "no".into()),
+            ("KbdInteractiveAuthentication", "no".into()),
             ("HostKeyAlias", alias(self.host)),
             ("HostKeyAlgorithms", "ssh-ed25519".into()),
             ("UserKnownHostsFile", for_ssh(&known_hosts_file(self.directory))?),
             ("GlobalKnownHostsFile", "/dev/null".into()),
+            ("KnownHostsCommand", "none".into()),
+            ("NoHostAuthenticationForLocalhost", "no".into()),
             ("StrictHostKeyChecking", "yes".into()),
             ("CheckHostIP", "no".into()),
             ("VerifyHostKeyDNS", "no".into()),
             ("UpdateHostKeys", "no".into()),
             ("CanonicalizeHostname", "no".into()),
+            ("ForwardAgent", "no".into()),
+            ("ForwardX11", "no".into()),
+            ("PermitLocalCommand", "no".into()),
         ])
     }
 
@@ -88,10 +97,15 @@ impl Route<'_> {
         Ok(options)
     }
 
-    /// For ~/.ssh/config.
+    /// A file for `ssh -F`.
     pub fn block(&self) -> Result<String, SessionDirError> {
         let host = self.host;
-        let mut text = format!("# By `writ connect --ssh-config {host}`.\nHost {host}.writ\n");
+        let mut text = format!(
+            "# By `writ connect --ssh-config {host}`. Use it as it is: ssh -F FILE {host}.writ\n\
+             # Or put it at the TOP of ~/.ssh/config: ssh takes the first value that it finds, so what stands above,\n\
+             # under `Host *` for example, could turn off the check of the host's key.\n\
+             Host {host}.writ\n"
+        );
         for (name, value) in self.settings()? {
             text.push_str(&format!("    {name} {value}\n"));
         }
@@ -100,7 +114,9 @@ impl Route<'_> {
              # several ssh at a time, share it:\n    \
              #ControlMaster auto\n    \
              #ControlPath ~/.ssh/writ-%C\n    \
-             #ControlPersist 60s\n",
+             #ControlPersist 60s\n\
+             # What stands below is for every host again.\n\
+             Host *\n",
         );
         Ok(text)
     }
@@ -172,10 +188,21 @@ pub(crate) mod tests {
             "    UserKnownHostsFile \"/s d/known_hosts\"",
             "    HostKeyAlias writ-web1",
             "    StrictHostKeyChecking yes",
+            "    KnownHostsCommand none",
+            "    ForwardAgent no",
             "    #ControlMaster auto",
         ] {
             assert!(block.lines().any(|l| l == line), "{line:?} is missing in\n{block}");
         }
+        // Where it may stand is said before anything else, and it takes nothing from what stands below it.
+        let comment: String = block.lines().take_while(|line| line.starts_with('#')).collect();
+        assert!(
+            comment.contains("ssh -F FILE web1.writ") && comment.contains("TOP of ~/.ssh/config"),
+            "{block}"
+        );
+        assert!(block.ends_with("\nHost *\n"), "{block}");
+        let place = |name: &str| block.find(&format!("    {name} ")).unwrap();
+        assert!(place("IgnoreUnknown") < place("KnownHostsCommand"));
         let proxy = block.lines().find(|line| line.contains("ProxyCommand")).unwrap();
         assert!(proxy.contains("'it'\\''s 100%% needed' '--key' '/keys/id.pub'"), "{proxy}");
         assert!(

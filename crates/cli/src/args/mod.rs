@@ -133,6 +133,9 @@ pub enum Command {
         the host is a script.\n\n\
         The script travels sealed to the host's key and its output sealed to a key made for this one\n\
         order, so the hub reads neither. The order is signed right away; nobody is asked.\n\
+        The hub does read the script's hash and length: a script whose only unknown part is a short secret\n\
+        can be guessed from them, so put a comment of random characters into it, such as the output of\n\
+        `openssl rand -hex 16`. To words after -- writ adds one.\n\
         Interrupting does not recall it: `writ result HOST OP` reads the result later, on this\n\
         machine, once.\n\n\
         Exit status: the script's; 128 and the signal that ended it; 124 at its time limit; 125\n\
@@ -155,7 +158,8 @@ pub enum Command {
         relays ciphertext. Each session is signed for, with a key of its own, and ssh believes only\n\
         the host key that the host signed for this session. ~/.ssh/config is not read.\n\n\
         The targets of -L and -W are added to what is signed for. -D, -R and -w are refused: their\n\
-        targets cannot be listed. Forwards only:\n  writ ssh --mode forward HOST -N -L PORT:HOST:PORT\n\n\
+        targets cannot be listed; -A, -X, -Y and -K because nothing of yours is lent to the host. -o takes\n\
+        harmless options only. Forwards only:\n  writ ssh --mode forward HOST -N -L PORT:HOST:PORT\n\n\
         Exit status: that of ssh, which is the remote command's; 255 for any failure.\n\n\
         Examples:\n  writ ssh web1\n  writ ssh --user www-data web1 -t top\n  \
         writ ssh --mode forward web1 -N -L 8006:127.0.0.1:8006"
@@ -172,7 +176,9 @@ pub enum Command {
     Cp(CpArgs),
     /// Be the ProxyCommand of ssh: open a session and relay it between standard input and output
     #[command(after_help = "For ssh, sftp, scp, rsync, Ansible and whatever else uses OpenSSH:\n  \
-        writ connect --ssh-config web1 >> ~/.ssh/config\n  ssh web1.writ\n\n\
+        writ connect --ssh-config web1 > web1.ssh\n  ssh -F web1.ssh web1.writ\n\n\
+        Do not append it to ~/.ssh/config: ssh takes the first value that it finds, so lines above could\n\
+        turn off the check of the host's key. At the top of that file it is safe.\n\n\
         The client key and known_hosts of the session are in the session directory while it lasts;\n\
         sessions that use one directory at a time share the key. The order is signed and the host's\n\
         word about the session verified before any byte is relayed.\n\n\

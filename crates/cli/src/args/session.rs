@@ -82,7 +82,7 @@ pub struct ConnectArgs {
     /// Where the session's key and known_hosts are put (0700), until it ends [default: one for each host in the state directory]
     #[arg(long, value_name = "DIR")]
     pub session_dir: Option<PathBuf>,
-    /// Connect nothing: print a block for ~/.ssh/config that does
+    /// Connect nothing: print a configuration for `ssh -F` that does
     #[arg(long)]
     pub ssh_config: bool,
 }

@@ -93,6 +93,21 @@ fn help_does_not_promise_what_the_hub_refuses() {
 }
 
 #[test]
+fn help_says_what_is_safe() {
+    let help = |name: &str| {
+        let mut command = <Cli as clap::CommandFactory>::command();
+        command.find_subcommand_mut(name).unwrap().render_long_help().to_string()
+    };
+    let connect = help("connect");
+    assert!(
+        connect.contains("writ connect --ssh-config web1 > web1.ssh\n  ssh -F web1.ssh web1.writ"),
+        "{connect}"
+    );
+    assert!(!connect.contains(">> ~/.ssh/config"), "{connect}");
+    assert!(help("run").contains("put a comment of random characters into it"));
+}
+
+#[test]
 fn what_stands_after_the_host_is_for_ssh() {
     let Command::Ssh(args) = parse("writ ssh --user bob web1 -tv -L 1:a:2 ls --user x -q").unwrap().command
     else {

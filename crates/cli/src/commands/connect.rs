@@ -125,7 +125,7 @@ async fn open(ctx: &Context, args: &ConnectArgs) -> Result<Opened, Failure> {
     let sig = signer.sign(order.kind().namespace(), &payload).await?;
     let envelope = Envelope::new(payload.into(), vec![sig]);
     let answer = ask(&session, &host, &envelope, *idle).await?;
-    let (tunnel, host_key) = judged(&session, &host, &envelope, &answer)?;
+    let (tunnel, host_key) = judged(&session, &host, &envelope, &answer, *idle)?;
     // From here on ssh can tell this host from anybody in between.
     files.believe(&args.host, &host_key)?;
     let data = session.hub.dial(&tunnel).await?;
@@ -162,16 +162,25 @@ async fn ask(
 
 fn no_answer(error: HubError, host: &Believed, idle_s: u32) -> Failure {
     let name = host.name();
-    match error {
-        HubError::Refused { code, message, .. } if code == "session_exists" => Failure::other(format!(
-            "the hub refuses ({code}): {message}; see `writ sessions {name}`, and end one with `writ sessions close ID`"
-        )),
-        error if error.is_uncertain() => Failure::other(format!(
-            "{error}; should host '{name}' have opened a session, it ends by itself after {} idle: nobody has its key",
-            span(idle_s.into())
-        )),
-        error => error.into(),
+    if !error.is_uncertain() {
+        return error.into();
     }
+    let remedy = match &error {
+        HubError::Refused { code, .. } if code == "session_exists" => {
+            format!("; see `writ sessions {name}`, and end one with `writ sessions close ID`")
+        }
+        _ => String::new(),
+    };
+    Failure::other(format!("{error}{remedy}; {}", harmless(host, idle_s)))
+}
+
+/// Nobody but the host signs that it opened nothing.
+fn harmless(host: &Believed, idle_s: u32) -> String {
+    format!(
+        "should host '{}' have opened a session, it ends by itself after {} idle: nobody has its key",
+        host.name(),
+        span(idle_s.into())
+    )
 }
 
 /// What the hub's answer is worth: only the host's own signed word opens a session.
@@ -180,6 +189,7 @@ fn judged(
     host: &Believed,
     envelope: &Envelope,
     answer: &TunnelAnswer,
+    idle_s: u32,
 ) -> Result<(TunnelId, PublicKey), Failure> {
     let (op, name): (Sha256, _) = (envelope.id(), host.name());
     match answer {
@@ -193,7 +203,12 @@ fn judged(
             };
             let mut sentence = match outcome {
                 Outcome::Refused { .. } => format!("host '{name}' did not open the session: {outcome}"),
-                other => format!("the session on host '{name}' did not come about: {other}"),
+                Outcome::Aborted { .. } => {
+                    format!("the session on host '{name}' did not come about: {outcome}")
+                }
+                other => {
+                    format!("there is no session on host '{name}' any more, or there never was: {other}")
+                }
             };
             if Aftermath::of(outcome, &op, Some(envelope), &session.policy, false).altered {
                 sentence.push_str(
@@ -203,8 +218,9 @@ fn judged(
             Err(Failure::Other(sentence))
         }
         TunnelAnswer::Trouble { problem } => Err(Failure::other(format!(
-            "the session on host '{name}' did not come about: {} (the hub's word, not signed)",
-            printable(problem)
+            "the hub says that the session on host '{name}' did not come about: {} (its word, not signed); {}",
+            printable(problem),
+            harmless(host, idle_s)
         ))),
     }
 }

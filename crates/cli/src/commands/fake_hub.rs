@@ -47,7 +47,10 @@ pub(super) struct Says {
     /// Carries out a submitted script: the receipt, and the sealed result.
     pub(super) runner: Option<Runner>,
     result: Option<Vec<u8>>,
-    pub(super) refuses_orders: Option<(u16, ApiFailure)>,
+    /// What it answers about orders, which it takes and delivers all the same. Status 0: nothing.
+    pub(super) denies_orders: Option<(u16, String)>,
+    /// What it answers to questions about one order.
+    pub(super) denies_order: Option<(u16, String)>,
     /// Answers a request for a session.
     pub(super) opens: Option<Opener>,
     pub(super) tunnels: Vec<TunnelView>,
@@ -101,9 +104,6 @@ impl Says {
             ("PUT", ["hosts", _, "desired"]) => ok(&DesiredAccepted { generation: 3, changed: true }),
             ("GET", ["hosts", _, "orders"]) => ok(&self.order.as_ref().map(|_| self.order()).as_slice()),
             ("POST", ["hosts", _, "orders"]) => {
-                if let Some((status, failure)) = &self.refuses_orders {
-                    return (*status, serde_json::to_string(failure).unwrap());
-                }
                 let envelope: Envelope = serde_json::from_slice(body).unwrap();
                 let op = envelope.id();
                 let before = self.order.take().filter(|(envelope, _)| envelope.id() == op);
@@ -118,7 +118,13 @@ impl Says {
                     self.result = Some(result);
                 }
                 self.order = Some((envelope, receipts));
+                if let Some(denial) = &self.denies_orders {
+                    return denial.clone();
+                }
                 ok(&OrderAccepted { op, version, online: true })
+            }
+            ("GET", ["hosts", _, "orders", _]) if self.denies_order.is_some() => {
+                self.denies_order.clone().unwrap()
             }
             ("GET", ["hosts", _, "orders", _]) => {
                 ok(&OrderView { result: self.result.clone().map(Into::into), ..self.order() })
@@ -174,6 +180,12 @@ impl Says {
             answer: self.answer.clone(),
         }
     }
+}
+
+/// A hub's no.
+pub(super) fn no(status: u16, code: &str) -> (u16, String) {
+    let failure = ApiFailure { code: code.into(), message: "in the hub's words".into() };
+    (status, serde_json::to_string(&failure).unwrap())
 }
 
 pub(super) fn ok<T: Serialize + ?Sized>(value: &T) -> (u16, String) {
@@ -272,6 +284,9 @@ async fn connection(acceptor: TlsAcceptor, stream: TcpStream, says: Arc<Mutex<Sa
         }
     }
     let (status, body) = says.lock().unwrap().reply(method, path, &bytes[head..]);
+    if status == 0 {
+        return;
+    }
     let answer = format!(
         "HTTP/1.1 {status} x\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()

@@ -146,11 +146,11 @@ pub(super) async fn show(ctx: &Context, args: OrderArgs) -> Result<Answer, Failu
     if args.wait {
         let after = mine.as_ref().and_then(|record| record.version).unwrap_or(0);
         let resume = format!("writ order {} {op} --wait", host.name());
-        let wanted =
-            Wanted { host: &host, op: &op, after, result: false, timeout_s: args.timeout, resume: &resume };
+        let sent = mine.as_ref().map(|record| &record.envelope);
+        let timeout_s = args.timeout;
+        let wanted = Wanted { host: &host, op: &op, sent, after, result: false, timeout_s, resume: &resume };
         let story = wait::for_receipt(ctx, &session, &wanted).await?;
-        let mine = mine.as_ref().map(|record| &record.envelope);
-        return Ok(wait::answer(&story, &host, &op, mine, &session.policy, args.json));
+        return Ok(wait::answer(&story, &host, &op, sent, &session.policy, args.json));
     }
     let view = session.hub.order(host.id(), &op, 0, 0).await?;
     // Judged as a whole: one bad receipt and nothing of it is shown as true.

@@ -15,7 +15,6 @@ use super::wait::{self, Wanted};
 use super::{Context, Session, now, random};
 use crate::args::{PrintArgs, ResultArgs, RunArgs};
 use crate::error::{Answer, Failure, Output};
-use crate::hub::HubError;
 use crate::prepare::{Circumstances, longest_validity, prepare_for_host};
 use crate::render::{about, short};
 use crate::resolve::Believed;
@@ -73,16 +72,8 @@ pub(super) async fn run(ctx: &Context, args: RunArgs) -> Result<Answer, Failure>
     // Before anything is sent: without this key nobody could ever read the result.
     session.home.save_result_key(&op, &result_key)?;
     let resume = resume(host.name(), &op);
-    let record = match deliver(ctx, &session, &host, envelope, &resume).await {
-        Ok(record) => record,
-        Err(error) => {
-            // Only this hub's plain no is certain; anything else may have arrived.
-            if matches!(error, Failure::Hub(HubError::Refused { status: 0..500, .. })) {
-                session.home.forget_result_key(&op)?;
-            }
-            return Err(error);
-        }
-    };
+    // Whatever the hub says, the key stays: the script may run all the same.
+    let record = deliver(ctx, &session, &host, envelope, &resume).await?;
     let timeout_s = valid_s + u64::from(args.timeout) + SLACK_S;
     let job = Job { host: &host, op, record: Some(&record), key: &result_key, print: args.print };
     finish(ctx, &session, &job, timeout_s, &resume).await
@@ -149,7 +140,8 @@ async fn finish(
 ) -> Result<Answer, Failure> {
     let Job { host, op, record, key, print } = job;
     let after = record.and_then(|record| record.version).unwrap_or(0);
-    let wanted = Wanted { host, op, after, result: true, timeout_s, resume };
+    let sent = record.map(|record| &record.envelope);
+    let wanted = Wanted { host, op, sent, after, result: true, timeout_s, resume };
     let story = wait::for_receipt(ctx, session, &wanted).await?;
     let end = story.end.as_ref().and_then(|receipt| receipt.order_outcome().map(|(_, end)| (receipt, end)));
     let (Some((receipt, outcome)), Some(sealed)) = (end, &story.result) else {
@@ -228,7 +220,7 @@ fn shortened(text: &str) -> String {
 }
 
 fn script(args: &RunArgs) -> Result<Script, Failure> {
-    let Some(path) = &args.script else { return Ok(Script::from_words(&args.args)?) };
+    let Some(path) = &args.script else { return Ok(Script::from_words(&args.args, random()?)?) };
     let most = MAX_SCRIPT as u64;
     let (bytes, called) = if path == Path::new("-") {
         let mut bytes = Vec::new();

@@ -2,16 +2,19 @@
 
 use std::path::Path;
 
-use authz::files;
+use authz::verify::CLOCK_SKEW_S;
+use authz::{Order, files};
 use protocol::Envelope;
 
 use super::sign::signature_path;
 use super::wait::Wanted;
-use super::{Context, Session, read_order, wait};
+use super::{Context, Session, now, read_order, wait};
 use crate::args::SubmitArgs;
 use crate::error::{Answer, Failure};
+use crate::hub::HubError;
 use crate::resolve::{Believed, Memory, check_order_name};
 use crate::state::SubmittedOrder;
+use crate::text::utc;
 
 pub(super) async fn run(ctx: &Context, args: SubmitArgs) -> Result<Answer, Failure> {
     let (session, host, payload) = match &args.raw {
@@ -56,7 +59,15 @@ async fn send(
     let resume = format!("writ order {} {op} --wait", host.name());
     let record = deliver(ctx, session, host, envelope, &resume).await?;
     let after = record.version.unwrap_or(0);
-    let wanted = Wanted { host, op: &op, after, result: false, timeout_s: args.timeout, resume: &resume };
+    let wanted = Wanted {
+        host,
+        op: &op,
+        sent: Some(&record.envelope),
+        after,
+        result: false,
+        timeout_s: args.timeout,
+        resume: &resume,
+    };
     let story = wait::for_receipt(ctx, session, &wanted).await?;
     Ok(wait::answer(&story, host, &op, Some(&record.envelope), &session.policy, args.json))
 }
@@ -81,26 +92,38 @@ pub(super) async fn deliver(
     if session.home.order(&op)?.is_none() {
         session.home.save_order(&record)?;
     }
-    let accepted = session.hub.submit(host.id(), &envelope).await.map_err(|source| {
-        if source.is_uncertain() {
-            Failure::Uncertain { why: source.to_string(), resume: resume.to_owned(), source: source.into() }
-        } else {
-            source.into()
-        }
+    let taken = match session.hub.submit(host.id(), &envelope).await {
+        Ok(accepted) if accepted.op != op => Err(HubError::OtherOrder { sent: op, said: accepted.op }),
+        taken => taken,
+    };
+    let accepted = taken.map_err(|error| {
+        if error.is_uncertain() { uncertain(error, &envelope, resume) } else { error.into() }
     })?;
-    if accepted.op != op {
-        return Err(Failure::other(format!(
-            "sent order {op}, the hub says that it took order {}: the hub is wrong or lying",
-            accepted.op
-        )));
-    }
+    ctx.note(&format!("order {op} is at the hub, for host '{}'", host.name()));
     record.version = Some(accepted.version);
     session.home.save_order(&record)?;
-    ctx.note(&format!("order {op} is at the hub, for host '{}'", host.name()));
     if !accepted.online {
         ctx.note(&format!("host '{}' is offline, the order waits at the hub", host.name()));
     }
     Ok(record)
+}
+
+/// What is known of an order that was sent, when the hub does not say that it has it. Its unsigned no must
+/// not lead to a second order: with the first one in hand it can have both carried out.
+pub(super) fn uncertain(error: HubError, envelope: &Envelope, resume: &str) -> Failure {
+    let exp = Order::decode(&envelope.payload.0).ok().map(|order| order.exp);
+    let danger = match exp {
+        // The host's clock decides; by ours it is over.
+        Some(exp) if now() > exp.saturating_add(CLOCK_SKEW_S) => {
+            format!("the order was valid until {} and may have been carried out", utc(exp))
+        }
+        Some(exp) => format!(
+            "the order may be carried out all the same and is STILL VALID until {}, do not sign a replacement before then",
+            utc(exp)
+        ),
+        None => "what was sent may reach the host all the same, do not sign a replacement".to_owned(),
+    };
+    Failure::Uncertain { why: error.as_its_word(), danger, resume: resume.to_owned(), source: error.into() }
 }
 
 fn signatures(args: &SubmitArgs) -> Result<Vec<String>, Failure> {

@@ -1,5 +1,6 @@
 //! The commands against a hub over real TLS, honest and lying.
 
+mod doubt;
 mod scripts;
 mod sessions;
 
@@ -82,7 +83,7 @@ impl Desk {
     }
 
     /// Prepares and signs an order, and gives its file.
-    async fn signed_order(&self) -> PathBuf {
+    pub(super) async fn signed_order(&self) -> PathBuf {
         let order = self.path("order.json");
         self.run(&["op", "snapshot.rollback", "web1", "101", "before-update", "-o", text(&order)])
             .await

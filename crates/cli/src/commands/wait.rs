@@ -9,6 +9,7 @@ use protocol::{Envelope, HostName, Sha256};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::submit::uncertain;
 use super::{Context, Session, now, or_interrupt};
 use crate::error::{Answer, Failure};
 use crate::hub::POLL_S;
@@ -26,6 +27,8 @@ pub(super) struct Wanted<'a> {
     pub(super) host: &'a Believed,
     /// Its id.
     pub(super) op: &'a Sha256,
+    /// The order, if this machine sent it.
+    pub(super) sent: Option<&'a Envelope>,
     /// The version at which the submission started; only later receipts are its end.
     pub(super) after: u64,
     /// Of a script that ran, its result too.
@@ -47,7 +50,7 @@ pub(super) async fn for_receipt(
 }
 
 async fn poll(ctx: &Context, session: &Session, wanted: &Wanted<'_>) -> Result<Story, Failure> {
-    let Wanted { host, op, after, result, timeout_s, resume } = *wanted;
+    let Wanted { host, op, sent, after, result, timeout_s, resume } = *wanted;
     let deadline = Instant::now() + Duration::from_secs(timeout_s);
     let mut known = after;
     // The first question only asks how things stand.
@@ -74,7 +77,14 @@ async fn poll(ctx: &Context, session: &Session, wanted: &Wanted<'_>) -> Result<S
                 tell(ctx, &mut told, format!("{error}; trying again"));
                 tokio::time::sleep(PAUSE).await;
             }
-            Err(error) => return Err(error.into()),
+            // Nor does a hub that knows nothing of it any more take the order back.
+            Err(error) => {
+                let open = sent.filter(|_| !ended);
+                return Err(match open {
+                    Some(sent) => uncertain(error, sent, resume),
+                    None => error.into(),
+                });
+            }
         }
         let left = deadline.saturating_duration_since(Instant::now()).as_secs();
         if left == 0 {

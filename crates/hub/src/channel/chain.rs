@@ -1,6 +1,6 @@
 //! Checking entries of a host's log before they are stored. Pure.
 
-use authz::{PublicKey, Receipt};
+use authz::{Event, PublicKey, Receipt};
 use protocol::{HostId, Sha256, Signed};
 
 use crate::store::LogEntry;
@@ -81,7 +81,14 @@ pub(crate) fn check(
             return Err(ChainError::Fork { seq });
         }
         last = hash;
-        entries.push(LogEntry { op: receipt.order_outcome().map(|(op, _)| *op), signed });
+        // The beginning of an order belongs to its story too: it tells that a later refusal is no end.
+        let op = match &receipt.event {
+            Event::OrderCommitted { op, .. } | Event::SessionReady { op, .. } | Event::Order { op, .. } => {
+                Some(*op)
+            }
+            Event::Enrolled { .. } | Event::StepStarted { .. } | Event::Step { .. } => None,
+        };
+        entries.push(LogEntry { op, signed });
     }
     Ok(entries)
 }

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex};
 
 use authz::order::{Params, SessionMode, SessionParams};
 use authz::{Event, Namespace, Order, Outcome, PublicKey, RefusalCode};
-use protocol::api::{ApiFailure, TunnelAnswer, TunnelView};
+use protocol::api::{TunnelAnswer, TunnelView};
 use protocol::tunnel::{HEADER, close_frame, data_header};
 use protocol::{Envelope, HostId, Sha256, TunnelId};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::super::connect::serve;
-use super::super::fake_hub::ok;
+use super::super::fake_hub::{no, ok};
 use super::super::{Context, dispatch};
 use super::{Desk, text};
 use crate::agent::Agent;
@@ -215,14 +215,17 @@ async fn a_session_that_does_not_open_says_why() {
     };
     let user = refusal(RefusalCode::User, "the account does not exist");
     let unsigned = refusal(RefusalCode::Unsigned, "there is no signature");
+    let lost = |op| {
+        let why = "it crashed".parse().unwrap();
+        receipt(1, None, ended(op, Outcome::Unknown { upid: None, why }))
+    };
     let forged = |op| receipt(2, None, ended(op, crate::testing::done()));
     type Says = super::super::fake_hub::Opener;
     let failure = |status, code: &str| -> Says {
-        let failure = ApiFailure { code: code.into(), message: "in the hub's words".into() };
-        let text = serde_json::to_string(&failure).unwrap();
-        Box::new(move |_| (status, text.clone()))
+        let denial = no(status, code);
+        Box::new(move |_| denial.clone())
     };
-    let answers: [(Says, &str); 8] = [
+    let answers: [(Says, &str); 11] = [
         (
             Box::new(move |e| ok(&TunnelAnswer::Refused { receipt: user(e.id()) })),
             "refused (user): the account",
@@ -238,10 +241,20 @@ async fn a_session_that_does_not_open_says_why() {
         ),
         (
             Box::new(|_| ok(&TunnelAnswer::Trouble { problem: "no answer\u{1b}[2J".into() })),
-            "did not come about: no answer?[2J (the hub's word, not signed)",
+            "did not come about: no answer?[2J (its word, not signed); should host 'web1' have opened",
         ),
         (failure(409, "session_exists"), "writ sessions close ID"),
-        (failure(503, "offline"), "the hub refuses (offline): in the hub's words"),
+        // Nobody signed that nothing was opened.
+        (failure(409, "session_exists"), "should host 'web1' have opened a session"),
+        (
+            failure(503, "offline"),
+            "the hub refuses (offline): in the hub's words; should host 'web1' have opened",
+        ),
+        (failure(401, "bad_token"), "`writ login`; should host 'web1' have opened"),
+        (
+            Box::new(move |e| ok(&TunnelAnswer::Refused { receipt: lost(e.id()) })),
+            "any more, or there never was: unknown: it crashed",
+        ),
         (Box::new(|_| (200, "{}".into())), "it ends by itself after 10 min idle"),
     ];
     for (answer, says) in answers {
