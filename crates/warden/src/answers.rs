@@ -277,7 +277,7 @@ mod tests {
             Says::Nothing(_) => "ask",
         };
         type Row = (fn() -> RunnerAnswer, [&'static str; 6]);
-        let rows: [Row; 9] = [
+        let rows: [Row; 10] = [
             (
                 || RunnerAnswer::Committed {},
                 ["committed", "committed", "started", "committed", "committed", "started"],

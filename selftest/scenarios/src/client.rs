@@ -54,9 +54,9 @@ impl Stand {
 /// `tty` and gives up, unless it is mounted so already, as Debian does.
 pub fn has_terminals() -> bool {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let options = mounts.lines().filter(|line| line.split(' ').nth(1) == Some("/dev/pts"));
+    let mut options = mounts.lines().filter(|line| line.split(' ').nth(1) == Some("/dev/pts"));
     let possible = rustix::process::geteuid().is_root()
-        || options.last().is_some_and(|line| line.contains("gid=") && line.contains("mode=620"));
+        || options.next_back().is_some_and(|line| line.contains("gid=") && line.contains("mode=620"));
     if !possible {
         println!(
             "NOT CHECKED: a session with a terminal needs root, or /dev/pts mounted with gid=5,mode=620"

@@ -39,7 +39,8 @@ struct Secrets {
 }
 
 impl Secrets {
-    fn new(&mut self, what: &str) -> String {
+    /// A new one.
+    fn fresh(&mut self, what: &str) -> String {
         let word = word(what);
         self.markers.add(what, word.as_bytes());
         word
@@ -93,7 +94,8 @@ fn after_http<'a>(bytes: &'a [u8], begin: &str) -> Option<&'a [u8]> {
     Some(&rest[end + 4..])
 }
 
-/// The data connections on tape are whole: as many bytes each way as the hub says that it relayed.
+/// The data connections on tape are whole: as many bytes each way as the hub says that it relayed, give or
+/// take a goodbye that was not relayed any more.
 fn is_complete(heard: &[Heard], tunnel: &Value) -> Fallible<()> {
     let id = tunnel["id"].as_str().unwrap_or_default();
     let request = format!("GET /api/v1/tunnels/{id}/data ");
@@ -104,8 +106,11 @@ fn is_complete(heard: &[Heard], tunnel: &Value) -> Fallible<()> {
     let (to_hub, from_hub) = tape.ok_or_else(|| Trouble(format!("session {id} is not on the tape")))?;
     let relayed = [&tunnel["bytes_to_host"], &tunnel["bytes_from_host"]];
     let counted = [to_hub.len(), from_hub.len()];
-    let same = relayed.iter().zip(counted).all(|(relayed, counted)| relayed.as_u64() == Some(counted as u64));
-    hold(same && counted[0] > 1000, "the tape has every byte", &format!("{relayed:?} {counted:?}"))?;
+    let goodbye = protocol::tunnel::HEADER + protocol::tunnel::MAX_WHY;
+    let same = relayed.iter().zip(counted).all(|(relayed, counted)| {
+        relayed.as_u64().is_some_and(|relayed| relayed.abs_diff(counted as u64) <= goodbye as u64)
+    });
+    hold(same && counted[0] > 2 * goodbye, "the tape has every byte", &format!("{relayed:?} {counted:?}"))?;
     for bytes in [to_hub, from_hub] {
         is_in("a session", &bytes[..100.min(bytes.len())], "SSH-2.0-")?;
     }
@@ -214,7 +219,7 @@ async fn use_it(
     };
 
     // An ssh session.
-    let (command, input, error) = (secrets.new("command"), secrets.new("input"), secrets.new("stderr"));
+    let (command, input, error) = (secrets.fresh("command"), secrets.fresh("input"), secrets.fresh("stderr"));
     prints(secrets, "output", &command);
     let out = sh(format!(
         "echo {input} | writ ssh --user {user} --reason {reason} web1 'printf %s {command} | sha256sum; cat; echo {error} >&2; : {command}'"
@@ -234,7 +239,7 @@ async fn use_it(
     secrets.shown(&out);
 
     // A copy of a file there and back.
-    let (name, content) = (secrets.new("file-name"), secrets.new("file-content"));
+    let (name, content) = (secrets.fresh("file-name"), secrets.fresh("file-content"));
     // Often, at every place in whatever blocks it is carried in.
     let lines: String = (0..2000).map(|n| format!("{content} {}", &"...."[..n % 5])).collect();
     stand.write_work("secret-file", lines.as_bytes())?;
@@ -248,7 +253,7 @@ async fn use_it(
     secrets.screen.extend(stand.read_work("back")?);
 
     // A script with everything.
-    let (script, result) = (secrets.new("script"), word("result"));
+    let (script, result) = (secrets.fresh("script"), word("result"));
     prints(secrets, "output of the script", &result);
     let text = format!(
         "#!/bin/sh\n# {script}\nprintf %s {result} | sha256sum\ntest \"$1\" = {argument} && test \"$V\" = {environment}\n"
@@ -259,7 +264,7 @@ async fn use_it(
     let out = sh(format!("{run} --script script -- {argument}")).await?;
     expect("writ run --script", &out)?;
     secrets.shown(&out);
-    let said = secrets.new("said");
+    let said = secrets.fresh("said");
     let out = sh(format!("writ run web1 --user {user} -- echo {said}")).await?;
     expect("writ run -- echo", &out)?;
     secrets.shown(&out);

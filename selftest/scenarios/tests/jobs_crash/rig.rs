@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use protocol::api::OrderView;
+use protocol::api::{HostDetail, OrderView};
 use protocol::{Envelope, Sha256};
 use rustix::process::Signal;
 use scenarios::courier::Courier;
@@ -71,9 +71,9 @@ impl End {
     /// about.)
     const fn lies(self) -> &'static [&'static str] {
         match self {
-            Self::Ran => &["refused", "aborted", "not carried out", "unknown:", "nothing changed"],
-            Self::Aborted(_) => &["refused", "the script ran", "unknown:"],
-            Self::Unknown(_) => &["refused", "aborted", "the script ran for", "nothing changed"],
+            Self::Ran => &["refused (", "aborted", "not carried out", "unknown:", "nothing changed"],
+            Self::Aborted(_) => &["refused (", "the script ran", "unknown:"],
+            Self::Unknown(_) => &["refused (", "aborted", "the script ran for", "nothing changed"],
         }
     }
 }
@@ -246,6 +246,21 @@ impl Rig {
             }
             so(Instant::now() < end, what, &format!("{view:?}"))?;
             sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until the hub has everything that the host's log says.
+    pub(crate) async fn log_is_at_hub(&self) -> Fallible<()> {
+        let path = format!("/api/v1/hosts/{}", self.courier.host());
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let said = self.sound("log").await?;
+            let detail: HostDetail = self.courier.get(&path).await?.map_err(|f| Trouble(f.message))?;
+            let held = format!("log      ok, {} entries", detail.host.receipts_held);
+            if said.contains(&held) {
+                return Ok(());
+            }
+            so(Instant::now() < end, "the hub has the host's log", &format!("{held}\n{said}"))?;
         }
     }
 

@@ -64,23 +64,26 @@ impl Victim {
 impl Stage {
     /// Brings a running script there.
     async fn reach(self, rig: &Rig, job: &Job) -> Fallible<()> {
+        // The agent sends no more while it waits for an answer.
+        rig.log_is_at_hub().await?;
         match self {
             Self::Running => return Ok(()),
             Self::Waiting => rig.wire.down(),
-            Self::Sent => rig.wire.hold(Way::ToHub),
-            Self::Stored => rig.wire.hold(Way::ToAgent),
+            Self::Sent | Self::Stored => rig.wire.hold(Way::ToHub),
         }
         rig.go(&job.name)?;
         match self {
-            Self::Running | Self::Waiting => rig.result_waits(job).await,
-            Self::Sent => rig.wire_holds_result().await,
-            Self::Stored => {
-                let what = "the hub has the result";
-                rig.view_when(job, what, |view| view.result.is_some()).await?;
-                let kept = rig.file("warden/results", job).exists();
-                so(kept, "the warden keeps it until it is told", "")
-            }
+            Self::Running | Self::Waiting => return rig.result_waits(job).await,
+            Self::Sent | Self::Stored => rig.wire_holds_result().await?,
         }
+        if self == Self::Stored {
+            rig.wire.hold(Way::ToAgent);
+            let what = "the hub has the result";
+            rig.view_when(job, what, |view| view.result.is_some()).await?;
+            let kept = rig.file("warden/results", job).exists();
+            so(kept, "the warden keeps it until it is told", "")?;
+        }
+        Ok(())
     }
 }
 
