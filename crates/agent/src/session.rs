@@ -9,6 +9,7 @@ mod results;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use authz::{Outcome, Receipt};
 use protocol::desired::DesiredState;
 use protocol::frame::{AgentFrame, HubFrame, RECEIPTS_PER_FRAME, VERSION};
 use protocol::plan::Plan;
@@ -161,6 +162,13 @@ impl Default for Session {
     }
 }
 
+/// The warden stores a result before it says so in its log.
+fn tells_of_result(entry: &Signed) -> bool {
+    serde_json::from_slice::<Receipt>(&entry.payload.0).is_ok_and(|receipt| {
+        receipt.order_outcome().is_some_and(|(_, outcome)| matches!(outcome, Outcome::Ran { .. }))
+    })
+}
+
 fn violation(why: &str) -> Effect {
     Effect::Close { why: format!("the hub broke the protocol: {why}"), retry_after: Duration::ZERO }
 }
@@ -267,6 +275,10 @@ impl Session {
         let empty = receipts.is_empty();
         if receipts.len() < RECEIPTS_PER_FRAME {
             self.results.log_at_end();
+        }
+        if receipts.iter().any(tells_of_result) {
+            // Whoever handed that script over may be gone, and nobody else says that it has ended.
+            self.results.want();
         }
         let mut effects = Vec::new();
         if !empty || !self.announced {

@@ -115,6 +115,29 @@ fn the_log_may_grow_before_the_announcement_is_answered() {
     assert!(closes(&session.on_frame(HubFrame::ReceiptsStored { held: 3 })), "there was only one");
 }
 
+/// By an agent that did not hand the script over, and asked for results when there was none yet.
+#[test]
+fn an_end_in_the_log_is_a_reason_to_ask_for_results() {
+    let mut session = open(2);
+    let (words, result) = (|| "x".parse().unwrap(), op(3));
+    let entry = |outcome| {
+        let event = authz::Event::Order { op: op(1), kind: None, vmid: None, signers: vec![], outcome };
+        let (host, boot_id) = (protocol::HostId::from_bytes([1; 16]), "b".to_owned());
+        let receipt = Receipt { v: 1, host, host_key_gen: 1, boot_id, time: 1, entry: None, event };
+        receipt.sign(&crate::testing::host_key())
+    };
+    let other = entry(Outcome::Unknown { upid: None, why: words() });
+    assert_eq!(session.on_log(2, vec![receipt(2), other]).len(), 1);
+    assert_eq!(session.on_frame(HubFrame::ReceiptsStored { held: 4 }), [Effect::ReadLog { first: 4 }]);
+    let ran = entry(Outcome::Ran { result, size: 1, duration_ms: 1 });
+    let effects = session.on_log(4, vec![ran]);
+    assert!(matches!(effects[..], [Effect::Send(_), Effect::ListResults]), "{effects:?}");
+    assert_eq!(session.on_results(vec![op(1)]), []);
+    // After its receipt, as always.
+    assert_eq!(session.on_frame(HubFrame::ReceiptsStored { held: 5 }), [Effect::ReadLog { first: 5 }]);
+    assert_eq!(session.on_log(5, vec![]), [Effect::ReadResult { op: op(1) }]);
+}
+
 #[test]
 fn an_absent_warden_is_asked_again_at_the_next_tick() {
     let mut session = open(2);
