@@ -348,9 +348,7 @@ async fn a_key_in_ssh_agent_signs_for_everything() -> Fallible<()> {
     let with_agent = format!("export SSH_AUTH_SOCK={socket} WRIT_HOME={}; ", stand.text("other-home"));
     let login = format!("writ login --hub {hub} --pin {pin} --key ../keys/alice.pub --policy policy.json");
     let run = format!("writ run web1 --user {user} --key ../keys/alice.pub -- echo signed by the agent");
-    let ssh = format!(
-        "writ ssh --user {user} --key ../keys/alice.pub web1 -A 'echo ${{SSH_AUTH_SOCK:-no agent here}}'"
-    );
+    let ssh = format!("writ ssh --user {user} --key ../keys/alice.pub web1 'echo signed by the agent'");
 
     let out = stand.sh(&format!("{with_agent}{login}")).await?;
     let says = out.stderr.contains("ssh-agent does not hold its private half");
@@ -362,9 +360,14 @@ async fn a_key_in_ssh_agent_signs_for_everything() -> Fallible<()> {
     hold(out.ok(), "writ login", &out.text())?;
     let out = stand.sh(&format!("{with_agent}{run}")).await?;
     hold(out.ok() && out.stdout == "signed by the agent\n", "writ run", &out.text())?;
-    // ssh gets the session's own key and nothing else, also where somebody forwards agents out of habit.
     let out = stand.sh(&format!("{with_agent}{ssh}")).await?;
-    hold(out.ok() && out.stdout == "no agent here\n", "writ ssh", &out.text())?;
+    hold(out.ok() && out.stdout == "signed by the agent\n", "writ ssh", &out.text())?;
+    // The agent stays here, also where somebody forwards it out of habit.
+    let config =
+        format!("writ connect --ssh-config --user {user} --key ../keys/alice.pub web1 >agent_config");
+    let ask = "ssh -A -F agent_config web1.writ 'echo ${SSH_AUTH_SOCK:-no agent here}'";
+    let out = stand.sh(&format!("{with_agent}{config} && {ask}")).await?;
+    hold(out.ok() && out.stdout == "no agent here\n", "ssh -A", &out.text())?;
     // What the login remembers is enough from here on.
     let out = stand.sh(&format!("{with_agent}cd /; writ ssh --user {user} web1 'exit 4'")).await?;
     hold(out.code == Some(4), "writ ssh with the login's key", &out.text())?;

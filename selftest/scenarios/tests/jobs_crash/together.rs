@@ -2,8 +2,8 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use scenarios::{Fallible, Trouble, evil_hub};
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::ConnectOptions as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use crate::rig::{End, Job, Rig, so, taken, until};
 
@@ -176,8 +176,9 @@ async fn a_receipt_without_its_result() -> Fallible<()> {
     let mut rig = Rig::new().await?;
     let job = rig.send("receipt-first").await?;
     rig.running(&job).await?;
-    in_database(&rig, "CREATE TRIGGER full BEFORE INSERT ON job_results BEGIN SELECT RAISE(FAIL, 'x'); END")
-        .await?;
+    let full = "CREATE TRIGGER full BEFORE INSERT ON job_results BEGIN SELECT RAISE(FAIL, 'x'); END";
+    let mut database = database(&rig).await?;
+    execute(&mut database, full).await?;
     rig.go(&job.name)?;
     rig.view_when(&job, "the hub has the receipt", |view| !view.receipts.is_empty()).await?;
     let hub = rig.stand.hub.as_mut().ok_or_else(|| Trouble("there is no hub".into()))?;
@@ -189,19 +190,21 @@ async fn a_receipt_without_its_result() -> Fallible<()> {
     // The agent was told to come back much later.
     taken(&mut rig.stand.hub, "hub")?.kill().await;
     taken(&mut rig.stand.agent, "agent")?.kill().await;
-    in_database(&rig, "DROP TRIGGER full").await?;
+    execute(&mut database, "DROP TRIGGER full").await?;
     rig.stand.start_hub().await?;
     rig.stand.start_agent().await?;
     rig.ends(job, End::Ran, 1).await?;
     rig.finish().await
 }
 
-async fn in_database(rig: &Rig, statement: &'static str) -> Fallible<()> {
-    let trouble = |error: sqlx::Error| Trouble::new("the hub's database", error);
+async fn database(rig: &Rig) -> Fallible<SqliteConnection> {
     let file = SqliteConnectOptions::new().filename(rig.stand.at("hub/state/hub.sqlite"));
-    let mut database = file.connect().await.map_err(trouble)?;
-    sqlx::query(statement).execute(&mut database).await.map_err(trouble)?;
-    database.close().await.map_err(trouble)
+    file.connect().await.map_err(|error| Trouble::new("the hub's database", error))
+}
+
+async fn execute(database: &mut SqliteConnection, statement: &'static str) -> Fallible<()> {
+    let done = sqlx::query(statement).execute(database).await;
+    done.map(drop).map_err(|error| Trouble::new("the hub's database", error))
 }
 
 /// The hub is killed after it has sent the order and before it has booked that, so it sends it again.
