@@ -130,13 +130,23 @@ impl Drop for SessionDir {
         let last =
             self.door.lock().and_then(|()| self.users.unlock()).is_ok() && self.users.try_lock().is_ok();
         if last {
-            remove_files(&self.path);
+            // The key stays: the next ssh may have read it already. It opens nothing without a new grant.
+            let _ = std::fs::remove_file(known_hosts_file(&self.path));
         }
     }
 }
 
 /// Nobody uses the directory: whatever is in it was left by a session that was killed.
 fn start(path: &Path, key: &SecretKey) -> Result<PublicKey, SessionDirError> {
+    let _ = std::fs::remove_file(known_hosts_file(path));
+    // ssh reads its key file before it starts us, so a key that is there is the one it will use.
+    let private = files::read_secret(&key_file(path)).ok();
+    let kept = private.and_then(|text| SecretKey::from_openssh(std::str::from_utf8(&text).ok()?, None).ok());
+    if let Some(kept) = kept
+        && read_key(path).is_ok_and(|public| public == kept.public())
+    {
+        return Ok(kept.public());
+    }
     remove_files(path);
     let file = key_file(path);
     let text =
@@ -191,7 +201,11 @@ mod tests {
         let mut left: Vec<_> =
             std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
-        assert_eq!(left, ["lock", "users"]);
+        assert_eq!(left, ["id_ed25519", "id_ed25519.pub", "lock", "users"]);
+        // ssh may have read it for the next session already.
+        let next = SessionDir::open(&path, &mallory()).unwrap();
+        assert_eq!(next.key(), alice().public());
+        drop(next);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         assert!(SessionDir::open(&path, &alice()).unwrap_err().to_string().contains("chmod 700"));
     }
@@ -210,8 +224,9 @@ mod tests {
         drop(first);
         assert!(key_file(&path).exists() && !known().is_empty());
         drop(second);
-        assert!(!key_file(&path).exists() && known().is_empty());
-        // What a killed session left is nobody's.
+        assert!(known().is_empty(), "no host key outlives its session");
+        // Half a key is nobody's.
+        std::fs::remove_file(key_file(&path)).unwrap();
         std::fs::write(key_file(&path).with_extension("pub"), alice().public().to_string()).unwrap();
         std::fs::write(known_hosts_file(&path), "writ-web1 ssh-ed25519 AAAA\n").unwrap();
         let third = SessionDir::open(&path, &mallory()).unwrap();

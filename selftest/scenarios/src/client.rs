@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::process::{Output, Process, run};
+use crate::processes::files_below;
 use crate::stand::{Stand, expect};
 use crate::{Fallible, Trouble};
 
@@ -40,6 +41,15 @@ impl Stand {
         let (home, path) = self.operators_environment()?;
         let env = [("WRIT_HOME", home.as_str()), ("PATH", path.as_str())];
         Process::start_typing(name, Path::new(program), args, &env, &self.at("logs"))
+    }
+
+    /// What a session puts into the operator's session directories and must not leave there: its key, and whom to
+    /// take for the host.
+    pub fn session_keys(&self) -> Vec<String> {
+        let all = files_below(&self.at("operator/sessions"));
+        let of_session =
+            |path: &String| ["id_ed25519", ".pub", "known_hosts"].iter().any(|end| path.ends_with(end));
+        all.into_iter().filter(of_session).collect()
     }
 
     fn operators_environment(&self) -> Fallible<(String, String)> {

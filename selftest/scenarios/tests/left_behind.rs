@@ -85,7 +85,6 @@ impl Session {
         let sleeping = lines.iter().filter(|line| line.starts_with(&format!("sleep {mark}"))).count();
         hold(there && sleeping == 3, "what runs in the session is seen", &format!("{lines:#?}"))?;
         hold(!files_below(&stand.at("sessions")).is_empty(), "so are its files on the host", name)?;
-        hold(!keys_of_client(stand).is_empty(), "and its keys here", name)?;
         let open = tunnels(stand).await?.into_iter().find(|view| view["closed_at"].is_null());
         let open = open.ok_or_else(|| Trouble("the hub shows no open session".into()))?;
         let text = |field: &str| open[field].as_str().unwrap_or_default().to_owned();
@@ -103,7 +102,7 @@ impl Session {
             places.iter().flat_map(|place| processes::mentioning(place)).map(|one| format!("{one:?}")),
         );
         left.extend(files_below(&stand.at("sessions")));
-        left.extend(keys_of_client(stand));
+        left.extend(stand.session_keys());
         left.extend(self.shell.is_running().then(|| "the client".to_owned()));
         left
     }
@@ -120,13 +119,6 @@ impl Session {
             sleep(Duration::from_millis(50)).await;
         }
     }
-}
-
-fn keys_of_client(stand: &Stand) -> Vec<String> {
-    let all = files_below(&stand.at("operator/sessions"));
-    all.into_iter()
-        .filter(|path| ["/id_ed25519", ".pub", "known_hosts"].iter().any(|end| path.ends_with(end)))
-        .collect()
 }
 
 async fn tunnels(stand: &Stand) -> Fallible<Vec<Value>> {
@@ -193,6 +185,13 @@ const BY_CLIENT: Told =
 #[tokio::test]
 async fn the_client_leaves_or_dies() -> Fallible<()> {
     let stand = Stand::enrolled().await?;
+    // The look for keys can fail.
+    let folder = stand.at("operator/sessions/web1");
+    std::fs::create_dir(&folder).map_err(|error| Trouble::new("a session directory", error))?;
+    let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(&folder, closed).map_err(|error| Trouble::new("its mode", error))?;
+    stand.write("operator/sessions/web1/id_ed25519", "")?;
+    hold(stand.session_keys() == ["web1/id_ed25519"], "a key is seen", &folder.display().to_string())?;
 
     let what = "exit";
     let mut session = Session::open(&stand, what, &[]).await?;
@@ -219,8 +218,8 @@ async fn the_client_leaves_or_dies() -> Fallible<()> {
     hold(files.len() <= 3, what, &format!("{files:#?}"))?;
     afterwards(&stand, &session, what, &BY_CLIENT).await?;
     let end = Instant::now() + GONE;
-    while !keys_of_client(&stand).is_empty() {
-        let left = format!("{:#?}", keys_of_client(&stand));
+    while !stand.session_keys().is_empty() {
+        let left = format!("{:#?}", stand.session_keys());
         hold(Instant::now() < end, "the next session of that directory removes them", &left)?;
         sleep(Duration::from_millis(50)).await;
     }
@@ -241,7 +240,7 @@ async fn the_client_leaves_or_dies() -> Fallible<()> {
 async fn only_keys_stay(stand: &Stand, session: &mut Session) -> Fallible<Vec<String>> {
     let end = Instant::now() + GONE;
     loop {
-        let (left, keys) = (session.left(stand), keys_of_client(stand));
+        let (left, keys) = (session.left(stand), stand.session_keys());
         if left == keys {
             return Ok(keys);
         }

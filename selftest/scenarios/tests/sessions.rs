@@ -5,26 +5,17 @@ use std::time::Duration;
 
 use scenarios::client::{has_terminals, hold};
 use scenarios::process::{DEADLINE, Process};
-use scenarios::processes::files_below;
 use scenarios::stand::{Stand, expect};
 use scenarios::{Fallible, Trouble};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
-/// Keys, and what says whom to trust: in the operator's session directories as long as a session lasts.
-fn key_files(stand: &Stand) -> Vec<String> {
-    let all = files_below(&stand.at("operator/sessions"));
-    all.into_iter()
-        .filter(|path| ["/id_ed25519", "known_hosts", ".pub"].iter().any(|end| path.ends_with(end)))
-        .collect()
-}
-
 /// The last session's files go a moment after it.
 async fn no_key_stays(stand: &Stand) -> Fallible<()> {
     let end = Instant::now() + Duration::from_secs(10);
-    while !key_files(stand).is_empty() {
-        hold(Instant::now() < end, "no key stays", &format!("{:?}", key_files(stand)))?;
+    while !stand.session_keys().is_empty() {
+        hold(Instant::now() < end, "no key stays", &format!("{:?}", stand.session_keys()))?;
         sleep(Duration::from_millis(50)).await;
     }
     Ok(())
@@ -442,10 +433,9 @@ async fn an_operator_has_one_session_on_a_host() -> Fallible<()> {
         text.match_indices(hint).map(|(at, _)| &text[at + hint.len()..]).find_map(|rest| rest.get(..32));
     let id = close.filter(|id| id.chars().all(|c| c.is_ascii_hexdigit()));
     let id = id.ok_or_else(|| Trouble(format!("no number to close: {text}")))?;
-    // The same with the first one's files, which it still needs afterwards.
+    // The same through the session directory of the first one, which goes on.
     let same = stand.sh("ssh -F ssh_config web1.writ 'echo second'").await?;
     hold(same.code == Some(255) && same.stderr.contains(words[0]), "nor with the same files", &same.text())?;
-    hold(!key_files(&stand).is_empty(), "the first one's files stay", &format!("{:?}", key_files(&stand)))?;
     first.type_line("echo still''here").await?;
     first.line_with("stillhere").await?;
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use protocol::api::{HostDetail, OrderView};
+use protocol::api::OrderView;
 use protocol::{Envelope, Sha256};
 use rustix::process::Signal;
 use scenarios::courier::Courier;
@@ -16,7 +16,7 @@ use crate::wire::Wire;
 
 /// The exit code of every script here.
 const CODE: i32 = 7;
-/// Longer than everything else that crosses the wire.
+/// Makes the result longer than everything else that crosses the wire.
 const BULK: usize = 100_000;
 /// Names the processes of a script, by their environment.
 const MARK: &str = "WRIT_CRASH";
@@ -247,26 +247,6 @@ impl Rig {
             so(Instant::now() < end, what, &format!("{view:?}"))?;
             sleep(Duration::from_millis(20)).await;
         }
-    }
-
-    /// Waits until the hub has everything that the host's log says.
-    pub(crate) async fn log_is_at_hub(&self) -> Fallible<()> {
-        let path = format!("/api/v1/hosts/{}", self.courier.host());
-        let end = Instant::now() + DEADLINE;
-        loop {
-            let said = self.sound("log").await?;
-            let detail: HostDetail = self.courier.get(&path).await?.map_err(|f| Trouble(f.message))?;
-            let held = format!("log      ok, {} entries", detail.host.receipts_held);
-            if said.contains(&held) {
-                return Ok(());
-            }
-            so(Instant::now() < end, "the hub has the host's log", &format!("{held}\n{said}"))?;
-        }
-    }
-
-    /// Waits until the wire holds a result on its way to the hub.
-    pub(crate) async fn wire_holds_result(&self) -> Fallible<()> {
-        until("the result on the wire", || (self.wire.waiting() > BULK).then_some(())).await
     }
 
     /// Has the warden stop at a point from now on.

@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use scenarios::process::Process;
 use scenarios::{Fallible, Trouble};
 
-use crate::rig::{End, Job, Rig, so, taken};
+use crate::rig::{End, Job, Rig, so, taken, until};
 use crate::wire::Way;
 
 /// Who is killed.
@@ -23,7 +23,7 @@ enum Stage {
     Running,
     /// The warden keeps the result; the agent has no way to the hub.
     Waiting,
-    /// The agent has sent receipt and result; the hub has not got them.
+    /// The agent has sent the result; the hub has not got it.
     Sent,
     /// The hub keeps the result; nobody told the agent.
     Stored,
@@ -64,17 +64,15 @@ impl Victim {
 impl Stage {
     /// Brings a running script there.
     async fn reach(self, rig: &Rig, job: &Job) -> Fallible<()> {
-        // The agent sends no more while it waits for an answer.
-        rig.log_is_at_hub().await?;
         match self {
             Self::Running => return Ok(()),
             Self::Waiting => rig.wire.down(),
-            Self::Sent | Self::Stored => rig.wire.hold(Way::ToHub),
+            Self::Sent | Self::Stored => rig.wire.catch_result(),
         }
         rig.go(&job.name)?;
-        match self {
-            Self::Running | Self::Waiting => return rig.result_waits(job).await,
-            Self::Sent | Self::Stored => rig.wire_holds_result().await?,
+        rig.result_waits(job).await?;
+        if self != Self::Waiting {
+            until("the result on the wire", || rig.wire.holds(Way::ToHub).then_some(())).await?;
         }
         if self == Self::Stored {
             rig.wire.hold(Way::ToAgent);

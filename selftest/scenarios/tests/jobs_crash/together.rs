@@ -116,7 +116,7 @@ async fn a_runner_that_is_not_there() -> Fallible<()> {
 #[tokio::test]
 async fn a_runner_that_could_not_be_told_to_forget() -> Fallible<()> {
     let mut rig = Rig::new().await?;
-    // It has told the end and is gone before the warden has read that.
+    // It has told the end, if there was time for that, and is gone before the warden has read it.
     let job = rig.send("told").await?;
     rig.running(&job).await?;
     let warden = taken(&mut rig.stand.warden, "warden")?;
@@ -126,8 +126,9 @@ async fn a_runner_that_could_not_be_told_to_forget() -> Fallible<()> {
     rig.sound("told").await?;
     taken(&mut rig.stand.runner, "runner")?.kill().await;
     warden.signal(Signal::CONT);
+    let missed = "runner.sock (nobody listens there)";
+    until("the warden misses the runner", || warden.output().contains(missed).then_some(())).await?;
     rig.stand.warden = Some(warden);
-    rig.view_when(&job, "the result is at the hub", |view| view.result.is_some()).await?;
     rig.stand.start_runner(&[]).await?;
     rig.ends(job, End::Ran, 1).await?;
 
@@ -180,7 +181,7 @@ async fn a_receipt_without_its_result() -> Fallible<()> {
     let mut database = database(&rig).await?;
     execute(&mut database, full).await?;
     rig.go(&job.name)?;
-    rig.view_when(&job, "the hub has the receipt", |view| !view.receipts.is_empty()).await?;
+    rig.view_when(&job, "the hub has the receipt", |view| view.receipts.len() > 1).await?;
     let hub = rig.stand.hub.as_mut().ok_or_else(|| Trouble("there is no hub".into()))?;
     hub.line_with("a channel met a failing database").await?;
     let op = job.op.to_string();
@@ -240,7 +241,6 @@ async fn an_order_that_comes_twice() -> Fallible<()> {
 
 /// To an agent that knows nothing of it, while the script runs.
 #[tokio::test]
-#[ignore = "writ takes the refusal of the copy for the end of the order, and says `not carried out now`"]
 async fn an_order_that_comes_twice_while_it_runs() -> Fallible<()> {
     let mut rig = Rig::new().await?;
     let job = rig.send("twice-new-agent").await?;
@@ -248,7 +248,7 @@ async fn an_order_that_comes_twice_while_it_runs() -> Fallible<()> {
     taken(&mut rig.stand.agent, "agent")?.kill().await;
     sent_and_not_booked(&mut rig, &job).await?;
     rig.stand.start_agent().await?;
-    rig.view_when(&job, "the copy is refused", |view| !view.receipts.is_empty()).await?;
+    rig.view_when(&job, "the copy is refused", |view| view.receipts.len() > 1).await?;
     // As `writ run` does that waits still.
     let wait = ["order", "web1", &job.op.to_string(), "--wait", "--timeout", "1s"];
     let waited = rig.stand.writ(&wait).await?.text();

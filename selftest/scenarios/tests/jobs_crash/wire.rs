@@ -2,13 +2,15 @@
 //! nobody's hands, as in a network that has stalled.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use scenarios::{Fallible, Trouble};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+/// Nothing but the result of a script is so long; bytes in one piece.
+const LONG: usize = 15_000;
 
 /// Which way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +24,8 @@ struct State {
     /// Connections are refused.
     down: bool,
     held: Option<Way>,
+    /// Is to be held towards the hub from the next long message on.
+    catching: bool,
     /// Grows when everything that is connected is cut.
     cuts: u64,
 }
@@ -30,7 +34,6 @@ struct State {
 pub(crate) struct Wire {
     port: u16,
     state: Arc<watch::Sender<State>>,
-    waiting: Arc<AtomicUsize>,
     listening: JoinHandle<()>,
 }
 
@@ -47,17 +50,15 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(fail)?;
         let port = listener.local_addr().map_err(fail)?.port();
         let state = Arc::new(watch::channel(State::default()).0);
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let (hub, states, counter) = (hub.to_owned(), state.clone(), waiting.clone());
+        let (hub, states) = (hub.to_owned(), state.clone());
         let listening = tokio::spawn(async move {
             while let Ok((agent, _)) = listener.accept().await {
-                let state = states.subscribe();
-                if !state.borrow().down {
-                    tokio::spawn(carry(agent, hub.clone(), state, counter.clone()));
+                if !states.borrow().down {
+                    tokio::spawn(carry(agent, hub.clone(), states.clone()));
                 }
             }
         });
-        Ok(Self { port, state, waiting, listening })
+        Ok(Self { port, state, listening })
     }
 
     /// Where the agent shall connect.
@@ -65,22 +66,25 @@ impl Wire {
         format!("https://127.0.0.1:{}", self.port)
     }
 
-    /// From now on nothing goes this way; what is sent waits here.
+    /// From now on nothing goes this way, and everything the other way; what is sent waits here.
     pub(crate) fn hold(&self, way: Way) {
-        self.waiting.store(0, Ordering::Relaxed);
-        self.state.send_modify(|state| state.held = Some(way));
+        self.state.send_modify(|state| (state.held, state.catching) = (Some(way), false));
     }
 
-    /// How many bytes wait on the connection that last got some.
-    pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+    /// Holds the way to the hub as soon as a result is on it.
+    pub(crate) fn catch_result(&self) {
+        self.state.send_modify(|state| state.catching = true);
+    }
+
+    /// Whether anything is held this way.
+    pub(crate) fn holds(&self, way: Way) -> bool {
+        self.state.borrow().held == Some(way)
     }
 
     /// Cuts what is connected, and loses what waits. New connections are carried.
     pub(crate) fn cut(&self) {
         self.state.send_modify(|state| {
-            state.cuts += 1;
-            (state.held, state.down) = (None, false);
+            *state = State { cuts: state.cuts + 1, ..State::default() };
         });
     }
 
@@ -92,24 +96,23 @@ impl Wire {
 
     /// Everything goes on, and what waited goes first.
     pub(crate) fn release(&self) {
-        self.state.send_modify(|state| (state.held, state.down) = (None, false));
+        self.state.send_modify(|state| *state = State { cuts: state.cuts, ..State::default() });
     }
 }
 
-async fn carry(agent: TcpStream, hub: String, mut state: watch::Receiver<State>, waiting: Arc<AtomicUsize>) {
+async fn carry(agent: TcpStream, hub: String, state: Arc<watch::Sender<State>>) {
     let before = state.borrow().cuts;
     let Ok(hub) = TcpStream::connect(hub).await else { return };
     if agent.set_nodelay(true).is_err() || hub.set_nodelay(true).is_err() {
         return;
     }
     let ((from_agent, to_agent), (from_hub, to_hub)) = (agent.into_split(), hub.into_split());
-    let up = copy(from_agent, to_hub, (Way::ToHub, before), state.clone(), &waiting);
-    let down = copy(from_hub, to_agent, (Way::ToAgent, before), state.clone(), &waiting);
+    let mut cut = state.subscribe();
     // The end of either side is the end of both.
     tokio::select! {
-        () = up => {}
-        () = down => {}
-        _ = state.wait_for(|state| state.cuts != before) => {}
+        () = copy(from_agent, to_hub, (Way::ToHub, before), &state) => {}
+        () = copy(from_hub, to_agent, (Way::ToAgent, before), &state) => {}
+        _ = cut.wait_for(|state| state.cuts != before) => {}
     }
 }
 
@@ -117,25 +120,24 @@ async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     (way, cuts): (Way, u64),
-    mut state: watch::Receiver<State>,
-    waiting: &AtomicUsize,
+    state: &watch::Sender<State>,
 ) {
-    let (mut buffer, mut held) = (vec![0; 64 * 1024], Vec::new());
+    let (mut buffer, mut held, mut free) = (vec![0; 64 * 1024], Vec::new(), state.subscribe());
     loop {
         tokio::select! {
             read = from.read(&mut buffer) => match read {
                 Ok(length @ 1..) => {
-                    held.extend_from_slice(&buffer[..length]);
-                    if state.borrow().held == Some(way) {
-                        waiting.store(held.len(), Ordering::Relaxed);
+                    if way == Way::ToHub && length >= LONG && state.borrow().catching {
+                        state.send_modify(|state| (state.held, state.catching) = (Some(way), false));
                     }
+                    held.extend_from_slice(&buffer[..length]);
                 }
                 Ok(0) | Err(_) => return,
             },
             // What is cut is lost, whatever else happens in that moment.
-            cut = async { state.wait_for(|s| s.held != Some(way) || s.cuts != cuts).await.map_or(true, |s| s.cuts != cuts) },
-                if !held.is_empty() =>
-            {
+            cut = async {
+                free.wait_for(|s| s.held != Some(way) || s.cuts != cuts).await.map_or(true, |s| s.cuts != cuts)
+            }, if !held.is_empty() => {
                 if cut || to.write_all(&held).await.is_err() {
                     return;
                 }
