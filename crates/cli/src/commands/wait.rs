@@ -205,7 +205,15 @@ pub(super) fn answer(
     let warnings = aftermath.sentences(host.name(), now());
     let mut failures = Vec::new();
     if !success {
-        let mut sentence = format!("the order was not carried out now: {outcome}");
+        let mut sentence = match outcome {
+            Outcome::Unknown { .. } => format!("nobody knows what became of the order: {outcome}"),
+            Outcome::Failed { .. } => format!("the order was carried out and did not succeed: {outcome}"),
+            Outcome::Refused { .. }
+            | Outcome::Aborted { .. }
+            | Outcome::Done { .. }
+            | Outcome::Warnings { .. }
+            | Outcome::Ran { .. } => format!("the order was not carried out now: {outcome}"),
+        };
         for warning in &warnings {
             sentence.push_str("; ");
             sentence.push_str(warning);

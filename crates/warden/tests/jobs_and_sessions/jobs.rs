@@ -260,9 +260,12 @@ async fn every_word_of_the_runner_ends_in_a_true_receipt() {
     }
     let nothing: Plan = Vec::new;
     // On being handed the script; on being asked; the end; what it says; is the runner told to forget?
-    let cases: [(Plan, Plan, &str, &str, bool); 19] = [
+    let cases: [(Plan, Plan, &str, &str, bool); 21] = [
         (|| say(vec![ended()]), nothing, "ran", "sealed", true),
-        (|| say(vec![refused("replay")]), nothing, "aborted", "(replay): the runner's own words", false),
+        (|| say(vec![refused("user")]), nothing, "aborted", "(user): the runner's own words", false),
+        // It accepted the order before: what became of that is asked, and the refusal says nothing of it.
+        (|| say(vec![refused("replay")]), || say(vec![ended()]), "ran", "sealed", true),
+        (|| say(vec![refused("replay")]), || say(vec![unknown()]), "unknown", "own words", true),
         (|| say(vec![Committed {}, not_started()]), nothing, "aborted", "the runner's own words", true),
         (
             || say(vec![Committed {}, Started {}, unknown()]),

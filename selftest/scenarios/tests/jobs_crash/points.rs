@@ -120,7 +120,6 @@ async fn the_warden_at_every_point() -> Fallible<()> {
 }
 
 #[tokio::test]
-#[ignore = "writ says `the order was not carried out now: unknown: …`"]
 async fn of_what_may_have_run_nobody_says_that_it_was_not_carried_out() -> Fallible<()> {
     let mut rig = Rig::new().await?;
     let job = held_runner(&mut rig, "started", false).await?;

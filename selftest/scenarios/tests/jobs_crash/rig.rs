@@ -67,13 +67,14 @@ impl End {
     }
 
     /// Words that would be a lie. A script that ran was neither refused nor without effect, and of one of
-    /// which nobody knows nobody may say so either. (What is missing here an ignored test in `points` is
-    /// about.)
+    /// which nobody knows nobody may say so either.
     const fn lies(self) -> &'static [&'static str] {
         match self {
             Self::Ran => &["refused (", "aborted", "not carried out", "unknown:", "nothing changed"],
             Self::Aborted(_) => &["refused (", "the script ran", "unknown:"],
-            Self::Unknown(_) => &["refused (", "aborted", "the script ran for", "nothing changed"],
+            Self::Unknown(_) => {
+                &["refused (", "aborted", "not carried out", "the script ran for", "nothing changed"]
+            }
         }
     }
 }
