@@ -40,9 +40,21 @@ pub struct Now {
     pub unix: i64,
 }
 
+/// Which Proxmox VE is simulated. Where the two differ, the code asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Release {
+    /// 8.4.14.
+    V8,
+    /// 9.1.8.
+    #[default]
+    V9,
+}
+
 /// Everything the simulated node knows.
 #[derive(Debug, Clone)]
 pub struct World {
+    /// Which Proxmox VE it is.
+    pub release: Release,
     /// The node's name, `pve1` in the demo.
     pub node: String,
     /// The node's address as it appears in `/cluster/status` and in the certificate.
@@ -71,6 +83,7 @@ impl World {
     /// A node without guests, storages and users.
     pub fn empty(seed: [u8; 32]) -> World {
         World {
+            release: Release::default(),
             node: "pve1".to_owned(),
             node_ip: "192.0.2.10".to_owned(),
             access: Access::with_builtin_roles(),
