@@ -315,7 +315,7 @@ impl Ledger {
         let burned = self.journal.find(nonce)?;
         Some(match self.seen.ended.get(op) {
             Some(entry) => format!(
-                "this order was carried out before (nonce burned by journal record {}, its end is log entry {entry}): prepare and sign a new one",
+                "this order was accepted before and has ended (nonce burned by journal record {}; what became of it is log entry {entry}): look at that first, then prepare and sign a new one",
                 burned.record
             ),
             None if op.as_bytes().starts_with(&burned.op) => {

@@ -85,7 +85,7 @@ pub(super) async fn result(ctx: &Context, args: ResultArgs) -> Result<Answer, Fa
     let op = args.op;
     let Some(key) = session.home.result_key(&op)? else {
         return Err(Failure::other(format!(
-            "this machine has no key to the result of order {op}: it was printed already, or `writ run` ran on another machine; what became of the order is in `writ order {} {op}`",
+            "this machine has no key to the result of order {op}: its result was printed already or there never was one, or `writ run` ran on another machine; what became of the order is in `writ order {} {op}`",
             host.name()
         )));
     };

@@ -77,6 +77,10 @@ impl Writer {
                     }
                     Some(Out::SendTunnels) => tunnels = true,
                     Some(Out::SendOrders) => {
+                        let again = self.app.store.deliver_unheard_again(&self.host_id).await?;
+                        if again > 0 {
+                            tracing::info!(host = %self.host_id, again, "orders of which nothing was heard go out again");
+                        }
                         orders = true;
                         wake.orders.notify_one();
                     }

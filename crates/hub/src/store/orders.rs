@@ -163,6 +163,21 @@ impl Store {
         Ok(())
     }
 
+    /// Has orders delivered once more of which nothing was heard: they were sent on a channel that broke,
+    /// perhaps before the host read them. Gives how many. A host that did read one refuses the second.
+    pub(crate) async fn deliver_unheard_again(&self, host_id: &HostId) -> Result<u64, StoreError> {
+        let done = sqlx::query(
+            "UPDATE orders SET delivered = 0, version = version + 1 \
+             WHERE host_id = $1 AND delivered = 1 AND session = 0 AND progress IS NULL AND problem IS NULL \
+             AND NOT EXISTS (SELECT 1 FROM receipts r WHERE r.host_id = orders.host_id AND r.op = orders.op) \
+             AND NOT EXISTS (SELECT 1 FROM refusals r WHERE r.host_id = orders.host_id AND r.op = orders.op)",
+        )
+        .bind(host_id.as_bytes().as_slice())
+        .execute(&self.write)
+        .await?;
+        Ok(done.rows_affected())
+    }
+
     /// Notes progress; false when there is no such order.
     pub(crate) async fn order_progress(
         &self,

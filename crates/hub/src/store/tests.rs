@@ -166,6 +166,34 @@ async fn the_database_holds_operators_to_their_slots() {
     assert_eq!(store.tunnel(&ordinary.id).await.unwrap(), None);
 }
 
+/// Sent on a channel that broke: nobody knows whether the host read it, until something is heard of it.
+#[tokio::test]
+async fn an_order_of_which_nothing_was_heard_is_delivered_again() {
+    let (hub, host, _) = with_order().await;
+    let store = &hub.app.store;
+    let alice = "alice".parse().unwrap();
+    for name in ["progress", "problem", "receipt", "refusal", "waiting"] {
+        let envelope = Envelope::new(name.as_bytes().to_vec().into(), vec!["s".to_owned()]);
+        store.submit_order(&host.id, &envelope, &alice, 1).await.unwrap();
+    }
+    assert_eq!(store.deliver_unheard_again(&host.id).await.unwrap(), 0, "none was sent");
+    let mut sent = Vec::new();
+    for _ in 0..5 {
+        let next = store.next_order(&host.id).await.unwrap().unwrap();
+        store.order_delivered(&host.id, &next).await.unwrap();
+        sent.push(next.op);
+    }
+    let [unheard, progress, problem, receipt, refusal] = sent[..] else { panic!("five") };
+    let verified = OrderProgress { op: progress, state: OrderState::Verified };
+    assert!(store.order_progress(&host.id, &verified).await.unwrap());
+    assert!(store.order_problem(&host.id, &problem, "the warden is away").await.unwrap());
+    let entry = LogEntry { signed: signed("r"), op: Some(receipt) };
+    store.append_receipts(&host.id, 0, &[entry]).await.unwrap();
+    store.add_refusal(&host.id, &refusal, &signed("no")).await.unwrap();
+    assert_eq!(store.deliver_unheard_again(&host.id).await.unwrap(), 1);
+    assert_eq!(store.next_order(&host.id).await.unwrap().unwrap().op, unheard);
+}
+
 #[tokio::test]
 async fn old_tunnels_and_used_scripts_are_forgotten() {
     let (hub, host, _) = with_order().await;
