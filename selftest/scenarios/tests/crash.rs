@@ -106,7 +106,7 @@ async fn verified_then_killed_costs_nothing_and_the_same_order_is_accepted() -> 
     hold(again.ok() && again.stdout.contains("done:"), "the nonce was not burned", &again.text())?;
     crashed.rollbacks(1).await?;
     crashed.log_says("done").await?;
-    crashed.replay_is_refused("was carried out before").await?;
+    crashed.replay_is_refused("was accepted before and has ended").await?;
     crashed.state_is_sound().await
 }
 
@@ -162,7 +162,7 @@ async fn ends_done(point: &str) -> Fallible<()> {
     hold(later.ok() && later.stdout.contains("done:"), "so does who asks later", &later.text())?;
     crashed.rollbacks(1).await?;
     crashed.log_says("done").await?;
-    crashed.replay_is_refused("was carried out before").await?;
+    crashed.replay_is_refused("was accepted before and has ended").await?;
     crashed.rollbacks(1).await?;
     crashed.state_is_sound().await
 }

@@ -5,6 +5,7 @@ mod control;
 mod guest;
 mod node;
 mod params;
+mod restore;
 mod routes;
 mod snapshot;
 mod tasks;

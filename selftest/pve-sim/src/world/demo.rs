@@ -61,6 +61,7 @@ impl World {
             active: true,
             enabled: true,
             thin: None,
+            ..Storage::default()
         };
         let local = storage("dir", "iso,vztmpl,backup,snippets", 100 * GIB, 23 * GIB);
         let mut thin = storage("lvmthin", "images,rootdir", 400 * GIB, 120 * GIB);

@@ -41,6 +41,22 @@ impl Refusal {
         Refusal::new(403, format!("Permission check failed ({path}, {privileges})"))
     }
 
+    /// 403 of a method only the user `root@pam` may call, never a token.
+    pub fn root_only() -> Refusal {
+        Refusal::new(403, "Permission check failed (user != root@pam)")
+    }
+
+    /// 595: the node or the daemon behind the web server cannot be reached. Such an answer has no
+    /// body, and the request was not handled.
+    pub fn unreachable() -> Refusal {
+        Refusal::new(595, "Connection refused")
+    }
+
+    /// The 500 of a write without a quorum.
+    pub fn no_quorum() -> Refusal {
+        Refusal::internal("cluster not ready - no quorum?")
+    }
+
     /// 501 of the router for a method and path it does not know.
     pub fn not_implemented(method: &str, path: &str) -> Refusal {
         Refusal { newline: false, ..Refusal::new(501, format!("Method '{method} {path}' not implemented")) }

@@ -1,12 +1,12 @@
 //! QEMU virtual machines and LXC containers: their configuration and identity.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::Snapshot;
+use super::{Agent, Snapshot};
 
 /// A guest configuration, including `lock` and `parent`, without the digest.
 pub type Config = BTreeMap<String, Value>;
@@ -74,12 +74,55 @@ pub struct Guest {
     pub snapshots: BTreeMap<String, Snapshot>,
     /// Set while the guest runs.
     pub running: Option<Running>,
+    /// Changes that take effect at the next start; `None` deletes the key.
+    pub pending: BTreeMap<String, Option<Value>>,
+    /// Whether a running guest is paused.
+    pub paused: bool,
+    /// Whether the guest ignores the request to shut down.
+    pub deaf: bool,
+    /// The guest agent inside a machine; `None` when none answers, whatever `agent` in the
+    /// configuration says.
+    pub agent: Option<Agent>,
+    /// Network addresses inside a running container, as `ADDRESS/PREFIX`.
+    pub addresses: Vec<String>,
 }
 
 impl Guest {
     /// A stopped guest without snapshots.
     pub fn new(kind: Kind, config: Config) -> Guest {
-        Guest { kind, config, snapshots: BTreeMap::new(), running: None }
+        Guest {
+            kind,
+            config,
+            snapshots: BTreeMap::new(),
+            running: None,
+            pending: BTreeMap::new(),
+            paused: false,
+            deaf: false,
+            agent: None,
+            addresses: vec!["192.0.2.20/24".to_owned()],
+        }
+    }
+
+    /// Whether it is a template.
+    pub fn is_template(&self) -> bool {
+        self.config.get("template") == Some(&json!(1))
+    }
+
+    /// Starts it: what was pending takes effect, and a machine suspended to disk is awake again.
+    pub(super) fn launch(&mut self, running: Running) {
+        self.apply_pending();
+        if self.lock() == Some("suspended") {
+            self.config.remove("lock");
+            self.config.remove("vmstate");
+        }
+        self.paused = false;
+        self.running = Some(running);
+    }
+
+    /// Stops it hard.
+    pub(super) fn halt(&mut self) {
+        self.running = None;
+        self.paused = false;
     }
 
     /// A configuration value that is text.
@@ -114,24 +157,39 @@ impl Guest {
     /// Proxmox VE uses SHA-1 of the file. The text hashed here is another one anyway, so this is
     /// SHA-256 cut to the same forty hex digits.
     pub fn digest(&self) -> String {
-        let text = json!({"config": self.config, "snapshots": self.snapshots}).to_string();
+        let parts = json!({"config": self.config, "snapshots": self.snapshots, "pending": self.pending});
+        let text = parts.to_string();
         HEXLOWER.encode(&Sha256::digest(text.as_bytes())[..20])
     }
 
     /// Key and volume id of every disk or mount point that is part of the guest.
     pub fn volumes(&self) -> Vec<(&str, &str)> {
-        let is_volume = |key: &str| match self.kind {
-            Kind::Qemu => {
-                ["scsi", "virtio", "sata", "ide", "efidisk", "tpmstate"].iter().any(|p| numbered(key, p))
-            }
-            Kind::Lxc => key == "rootfs" || numbered(key, "mp"),
-        };
         self.config
             .iter()
-            .filter(|(key, _)| is_volume(key))
+            .filter(|(key, _)| is_volume_key(self.kind, key))
             .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
             .filter(|(_, text)| !text.contains("media=cdrom"))
             .map(|(key, text)| (key, text.split(',').next().unwrap_or_default()))
+            .collect()
+    }
+
+    /// Volume ids the guest holds on to: disks, unused ones, and those only a snapshot knows.
+    pub fn held_volumes(&self) -> BTreeSet<String> {
+        let snapshots = self.snapshots.values().map(|s| &s.config);
+        std::iter::once(&self.config)
+            .chain(snapshots)
+            .flatten()
+            .filter(|(key, _)| {
+                is_volume_key(self.kind, key) || numbered(key, "unused") || key.as_str() == "vmstate"
+            })
+            .map(|(_, value)| value)
+            // A change that waits for the next start has its volume already.
+            .chain(self.pending.iter().filter(|(k, _)| is_volume_key(self.kind, k)).filter_map(|(_, v)| v.as_ref()))
+            .filter_map(Value::as_str)
+            .filter(|text| !text.contains("media=cdrom"))
+            .map(|text| text.split(',').next().unwrap_or_default())
+            .filter(|volume| volume.contains(':'))
+            .map(str::to_owned)
             .collect()
     }
 
@@ -158,13 +216,23 @@ impl Guest {
     }
 }
 
+/// Whether the option `key` is a disk or a mount point.
+pub(crate) fn is_volume_key(kind: Kind, key: &str) -> bool {
+    match kind {
+        Kind::Qemu => {
+            ["scsi", "virtio", "sata", "ide", "efidisk", "tpmstate"].iter().any(|p| numbered(key, p))
+        }
+        Kind::Lxc => key == "rootfs" || numbered(key, "mp"),
+    }
+}
+
 /// Whether `key` is `prefix` followed by digits only.
 pub(crate) fn numbered(key: &str, prefix: &str) -> bool {
     key.strip_prefix(prefix).is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// `8G`, `52429K` or a plain number of bytes.
-fn parse_size(text: &str) -> u64 {
+pub(super) pub(crate) fn parse_size(text: &str) -> u64 {
     let shift = match text.as_bytes().last() {
         Some(b'K') => 10,
         Some(b'M') => 20,
@@ -174,6 +242,16 @@ fn parse_size(text: &str) -> u64 {
     };
     let digits = text.trim_end_matches(['K', 'M', 'G', 'T']);
     digits.parse::<u64>().unwrap_or_default() << shift
+}
+
+/// Bytes as the configuration writes them: in the largest unit that leaves no remainder.
+pub(crate) fn format_size(bytes: u64) -> String {
+    let units = [(40, 'T'), (30, 'G'), (20, 'M'), (10, 'K')];
+    let fits = units.iter().find(|(shift, _)| bytes > 0 && bytes.trailing_zeros() >= *shift);
+    match fits {
+        Some((shift, unit)) => format!("{}{unit}", bytes >> shift),
+        None => bytes.to_string(),
+    }
 }
 
 /// Writes the lines that tell one machine from another.

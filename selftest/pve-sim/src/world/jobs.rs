@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::{AuthId, Exit, Kind, Now, Refusal, Running, Task, Tasks, Upid, World};
+use super::lifecycle::{CloneOrder, CreateOrder, MoveOrder};
+use super::{AuthId, Exit, Kind, Now, Task, Tasks, Upid, World};
 
 /// The work of a task on one guest.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,8 +12,23 @@ pub enum Job {
     Start,
     /// Stop it hard.
     Stop,
-    /// Shut it down.
+    /// Ask it to shut down.
     Shutdown,
+    /// Ask it to shut down, and stop it hard when it does not.
+    ShutdownOrStop,
+    /// Ask it to shut down and start it again.
+    Reboot,
+    /// Press the reset button.
+    Reset,
+    /// Pause it.
+    Suspend,
+    /// Write its memory to a disk and stop it.
+    SuspendToDisk {
+        /// The storage for the memory; `None` takes that of the first disk.
+        storage: Option<String>,
+    },
+    /// Continue after either kind of suspend.
+    Resume,
     /// Take a snapshot.
     Snapshot {
         /// Its name.
@@ -33,21 +49,72 @@ pub enum Job {
     DeleteSnapshot {
         /// Its name.
         name: String,
+        /// Whether it goes even if its volumes cannot be removed.
+        force: bool,
     },
     /// Change configuration values; `None` deletes the key.
     Config(Vec<(String, Option<Value>)>),
+    /// Make the guest.
+    Create(Box<CreateOrder>),
+    /// Copy the guest to a new VMID.
+    Clone(Box<CloneOrder>),
+    /// Turn the guest into a template.
+    Template,
+    /// Remove the guest with its disks.
+    Destroy {
+        /// Whether backup jobs, replication and HA forget it too.
+        purge: bool,
+        /// Whether disks that carry its VMID but are not in its configuration go too.
+        unreferenced: bool,
+        /// Whether a running container is stopped for it.
+        force: bool,
+    },
+    /// Grow a disk.
+    Resize {
+        /// The disk's key.
+        disk: String,
+        /// Its new size in bytes.
+        bytes: u64,
+    },
+    /// Move a disk to another storage.
+    Move(Box<MoveOrder>),
+    /// Serve a console until it is closed.
+    Console,
 }
 
 impl Job {
-    fn verb(&self) -> &'static str {
-        match self {
+    /// The task type.
+    fn task_type(&self, kind: Kind) -> String {
+        let verb = match self {
             Job::Start => "start",
             Job::Stop => "stop",
-            Job::Shutdown => "shutdown",
+            Job::Shutdown | Job::ShutdownOrStop => "shutdown",
+            Job::Reboot => "reboot",
+            Job::Reset => "reset",
+            Job::Suspend if kind == Kind::Qemu => "pause",
+            Job::Suspend | Job::SuspendToDisk { .. } => "suspend",
+            Job::Resume => "resume",
             Job::Snapshot { .. } => "snapshot",
             Job::Rollback { .. } => "rollback",
             Job::DeleteSnapshot { .. } => "delsnapshot",
             Job::Config(_) => "config",
+            Job::Create(_) => "create",
+            Job::Clone(_) => "clone",
+            Job::Template => "template",
+            Job::Destroy { .. } => "destroy",
+            Job::Resize { .. } => return "resize".to_owned(),
+            Job::Move(_) if kind == Kind::Lxc => return "move_volume".to_owned(),
+            Job::Move(_) => "move",
+            Job::Console => return "vncproxy".to_owned(),
+        };
+        format!("{}{verb}", kind.task_prefix())
+    }
+
+    /// Whether the worker takes its changes back when it is interrupted, and the text it ends with.
+    fn interrupted(&self) -> (bool, &'static str) {
+        match self {
+            Job::Clone(_) => (true, "interrupted by signal"),
+            _ => (false, "received interrupt"),
         }
     }
 }
@@ -78,6 +145,20 @@ pub enum Fault {
     Warn(u32),
 }
 
+/// Why the work of a task failed at its end.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) text: String,
+    /// Whether lock and half-done work stay.
+    pub(super) leaves_traces: bool,
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Failure {
+        Failure { text, leaves_traces: false }
+    }
+}
+
 impl World {
     /// Starts a task on a guest and returns its UPID. Failed preconditions end it at once, as the
     /// real node's workers do; otherwise the effect comes when [`World::settle`] finds it due.
@@ -87,7 +168,7 @@ impl World {
             pid: self.tasks.fresh_pid(),
             pstart: Tasks::jiffies(now),
             starttime: now.unix,
-            kind: format!("{}{}", kind.task_prefix(), job.verb()),
+            kind: job.task_type(kind),
             id: vmid.to_string(),
             user: who.clone(),
         };
@@ -115,101 +196,6 @@ impl World {
         id
     }
 
-    /// The preconditions, and what is visible while the task runs; the log lines of its beginning.
-    fn prepare(&mut self, now: Now, kind: Kind, vmid: u32, job: &Job) -> Result<Vec<String>, String> {
-        let guest = self.guest(kind, vmid).map_err(|r| r.text)?.clone();
-        let mut log = Vec::new();
-        let lock = match job {
-            Job::Start => {
-                guest.check_lock()?;
-                if guest.running.is_some() {
-                    return Err(format!("{} {vmid} already running", kind.label()));
-                }
-                None
-            }
-            Job::Stop | Job::Shutdown => {
-                // Stopping what is stopped ends well before the lock is looked at.
-                if guest.running.is_some() {
-                    guest.check_lock()?;
-                }
-                None
-            }
-            Job::Snapshot { name, description, vmstate } => {
-                guest.check_lock()?;
-                if guest.snapshots.contains_key(name) {
-                    return Err(format!("snapshot name '{name}' already used"));
-                }
-                if !self.snapshot_feature(&guest) {
-                    return Err("snapshot feature is not available".to_owned());
-                }
-                if kind == Kind::Qemu {
-                    if *vmstate && guest.running.is_some() {
-                        log.push("saving VM state and RAM using storage 'local'".to_owned());
-                        log.push("completed saving the VM state in 0s, saved 880.22 KiB".to_owned());
-                    }
-                    for (key, volume) in guest.volumes() {
-                        log.push(format!("snapshotting 'drive-{key}' ({volume})"));
-                    }
-                }
-                if let Ok(guest) = self.guest_mut(kind, vmid) {
-                    guest.prepare_snapshot(name, description, *vmstate, now);
-                }
-                None
-            }
-            Job::Rollback { name, .. } => {
-                let Some(snapshot) = guest.snapshots.get(name) else {
-                    return Err(format!("snapshot '{name}' does not exist"));
-                };
-                if let Some(volume) = self.newest_only_volume(&guest)
-                    && guest.newest_snapshot() != Some(name.as_str())
-                {
-                    return Err(format!(
-                        "can't rollback, '{name}' is not most recent snapshot on '{volume}'"
-                    ));
-                }
-                if let Some(state) = &snapshot.snapstate {
-                    return Err(format!("unable to rollback to incomplete snapshot (snapstate = {state})"));
-                }
-                guest.check_lock()?;
-                Some("rollback")
-            }
-            Job::DeleteSnapshot { name } => {
-                if !guest.snapshots.contains_key(name) {
-                    return Err(format!("snapshot '{name}' does not exist"));
-                }
-                guest.check_lock()?;
-                if let Ok(guest) = self.guest_mut(kind, vmid)
-                    && let Some(snapshot) = guest.snapshots.get_mut(name)
-                {
-                    snapshot.snapstate = Some("delete".to_owned());
-                }
-                Some("snapshot-delete")
-            }
-            Job::Config(changes) => {
-                guest.check_lock()?;
-                let words: Vec<String> = changes
-                    .iter()
-                    .map(|(key, value)| match value {
-                        Some(value) => format!("-{key} {}", plain(value)),
-                        None => format!("-delete {key}"),
-                    })
-                    .collect();
-                log.push(format!("update VM {vmid}: {}", words.join(" ")));
-                None
-            }
-        };
-        if let Ok(guest) = self.guest_mut(kind, vmid) {
-            if let Some(lock) = lock {
-                guest.config.insert("lock".to_owned(), lock.into());
-            }
-            if matches!(job, Job::Rollback { .. }) {
-                // The running guest is stopped hard before its volumes are touched.
-                guest.running = None;
-            }
-        }
-        Ok(log)
-    }
-
     /// Applies the effects of every task that is due, in the order they fall due.
     pub fn settle(&mut self, now: Now) {
         let mut due: Vec<(std::time::Duration, usize)> = self
@@ -232,12 +218,24 @@ impl World {
         running.map(|t| t.due).min()
     }
 
+    /// Which guest a task is about.
+    fn subject(&self, upid: &Upid) -> (Kind, u32) {
+        let vmid: u32 = upid.id.parse().unwrap_or_default();
+        let kind = match upid.kind.as_str() {
+            "resize" | "vncproxy" => self.guests.get(&vmid).map_or(Kind::Qemu, |g| g.kind),
+            "move_volume" => Kind::Lxc,
+            other if other.starts_with("vz") => Kind::Lxc,
+            _ => Kind::Qemu,
+        };
+        (kind, vmid)
+    }
+
     fn finish(&mut self, index: usize, now: Now) {
         let task = &self.tasks.all[index];
-        let kind = if task.upid.kind.starts_with("vz") { Kind::Lxc } else { Kind::Qemu };
-        let vmid: u32 = task.upid.id.parse().unwrap_or_default();
+        let (kind, vmid) = self.subject(&task.upid);
+        let who = task.upid.user.clone();
         let (job, fate) = (task.job.clone(), task.fate.clone().map(|i| i.fault));
-        let mut warnings = 0;
+        let mut lines = Vec::new();
         let exit = match fate {
             Some(Fault::Kill) => Exit::Unexpected,
             Some(Fault::Fail { text, leave_lock }) => {
@@ -246,84 +244,49 @@ impl World {
                 }
                 Exit::Error(text)
             }
-            other => match self.apply(now, kind, vmid, &job) {
-                Ok(()) => match other {
-                    Some(Fault::Warn(count)) if count > 0 => {
-                        warnings = count;
-                        Exit::Warnings(count)
+            other => match self.apply(now, &who, kind, vmid, &job) {
+                Ok(said) => {
+                    lines = said;
+                    let own = lines.iter().filter(|line| line.starts_with("WARN: ")).count();
+                    let own = u32::try_from(own).unwrap_or(u32::MAX);
+                    let ordered = match other {
+                        Some(Fault::Warn(count)) => count,
+                        _ => 0,
+                    };
+                    lines.extend((1..=ordered).map(|n| format!("WARN: simulated warning {n}")));
+                    match own + ordered {
+                        0 => Exit::Ok,
+                        count => Exit::Warnings(count),
                     }
-                    _ => Exit::Ok,
-                },
-                Err(refusal) => Exit::Error(refusal.text),
+                }
+                Err(failure) => {
+                    if !failure.leaves_traces {
+                        self.undo(kind, vmid, &job);
+                    }
+                    Exit::Error(failure.text)
+                }
             },
         };
         let task = &mut self.tasks.all[index];
-        task.log.extend((1..=warnings).map(|n| format!("WARN: simulated warning {n}")));
+        task.log.extend(lines);
         task.end(exit, now);
     }
 
-    fn apply(&mut self, now: Now, kind: Kind, vmid: u32, job: &Job) -> Result<(), Refusal> {
-        let genid = self.fresh_uuid();
-        let pid = self.tasks.fresh_pid();
-        let running = Some(Running { pid, since: now.unix });
-        let guest = self.guest_mut(kind, vmid)?;
-        match job {
-            Job::Start => guest.running = running,
-            Job::Stop | Job::Shutdown => guest.running = None,
-            Job::Snapshot { name, .. } => {
-                guest.commit_snapshot(name);
-                let guest = guest.clone();
-                self.charge_snapshot(&guest);
-            }
-            Job::Rollback { name, start } => {
-                let resumes = guest.apply_snapshot(name, genid);
-                guest.running = if resumes || *start { running } else { None };
-            }
-            Job::DeleteSnapshot { name } => {
-                guest.drop_snapshot(name);
-                guest.config.remove("lock");
-            }
-            Job::Config(changes) => guest.change(changes),
-        }
-        Ok(())
-    }
-
-    /// Takes back what [`World::prepare`] made visible.
-    fn undo(&mut self, kind: Kind, vmid: u32, job: &Job) {
-        let Ok(guest) = self.guest_mut(kind, vmid) else {
+    /// `DELETE …/tasks/UPID`: interrupts a running task. Lock and half-made snapshot stay, since
+    /// most workers have no time to clean up.
+    pub fn interrupt(&mut self, upid: &str, now: Now) {
+        let Some(task) = self.tasks.find(upid).filter(|t| t.ended.is_none()) else {
             return;
         };
-        match job {
-            Job::Snapshot { name, .. } => {
-                guest.snapshots.remove(name);
-            }
-            Job::DeleteSnapshot { name } => {
-                if let Some(snapshot) = guest.snapshots.get_mut(name) {
-                    snapshot.snapstate = None;
-                }
-            }
-            Job::Rollback { .. } => {}
-            _ => return,
+        let (cleans_up, text) = task.job.interrupted();
+        let job = task.job.clone();
+        let (kind, vmid) = self.subject(&task.upid);
+        if cleans_up {
+            self.undo(kind, vmid, &job);
         }
-        guest.config.remove("lock");
-    }
-
-    /// `DELETE …/tasks/UPID`: interrupts a running task. Lock and half-made snapshot stay, since
-    /// the worker has no time to clean up.
-    pub fn interrupt(&mut self, upid: &str, now: Now) {
-        if let Some(task) = self.tasks.find_mut(upid)
-            && task.ended.is_none()
-        {
-            task.end(Exit::Error("received interrupt".to_owned()), now);
+        if let Some(task) = self.tasks.find_mut(upid) {
+            task.end(Exit::Error(text.to_owned()), now);
         }
-    }
-}
-
-/// A value as it appears in a log line.
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
     }
 }
 

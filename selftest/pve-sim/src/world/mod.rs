@@ -4,14 +4,24 @@
 //! on time takes a [`Now`], and fresh identities are derived from a seed the caller gives.
 
 mod access;
+mod cluster;
+mod agent;
 mod config;
 mod demo;
+mod disks;
+mod effects;
 mod error;
+mod faults;
 mod guests;
 mod jobs;
+mod lifecycle;
+mod options;
+mod pending;
+mod scale;
 mod snapshots;
 mod storage;
 mod tasks;
+mod tickets;
 mod views;
 
 use std::collections::BTreeMap;
@@ -21,10 +31,13 @@ use data_encoding::HEXLOWER;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-pub use access::{Access, AclEntry, AuthId, Privileges, Token, User, WRIT_AGENT};
+pub use access::{Access, AclEntry, AuthId, Pool, Privileges, Token, User, WRIT_AGENT};
+pub use cluster::{Cluster, HaRequest, HaResource, Peer};
 pub use error::Refusal;
+pub use faults::{FaultPlan, FaultRule, Mishap, NewCertificate};
 pub use guests::{Config, Guest, Kind, Running};
 pub use jobs::{Fault, Injection, Job};
+pub use scale::MAX_GUESTS;
 pub use snapshots::Snapshot;
 pub use storage::{Storage, ThinPool};
 pub use tasks::{Exit, Task, TaskFilter, Tasks, Upid};
@@ -75,6 +88,12 @@ pub struct World {
     pub certificates: Vec<Value>,
     /// `ssl_fingerprint` of `GET /nodes`; filled when the simulator starts.
     pub fingerprint: String,
+    /// The other nodes of the cluster by name.
+    pub peers: BTreeMap<String, Peer>,
+    /// Guests under the HA manager by VMID.
+    pub ha: BTreeMap<u32, HaResource>,
+    /// Name, quorum and options of the cluster.
+    pub cluster: Cluster,
     seed: [u8; 32],
     counter: u64,
 }
@@ -94,6 +113,9 @@ impl World {
             injections: Vec::new(),
             certificates: Vec::new(),
             fingerprint: String::new(),
+            peers: BTreeMap::new(),
+            ha: BTreeMap::new(),
+            cluster: Cluster::default(),
             seed,
             counter: 0,
         }

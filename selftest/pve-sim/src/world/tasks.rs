@@ -1,11 +1,12 @@
 //! Tasks: UPIDs, logs, lists.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{AuthId, Injection, Job, Now};
+use super::{AuthId, Fault, Injection, Job, Mishap, Now, World};
 
 /// A task's identifier.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,14 +157,14 @@ impl Task {
         row
     }
 
-    /// The row of `GET /cluster/tasks`.
-    pub fn cluster_row(&self) -> Value {
+    /// The row of `GET /cluster/tasks`; `saved` is a number in the first row only.
+    pub fn cluster_row(&self, first: bool) -> Value {
         let mut row = self.base();
         split_user(&mut row, &self.upid.user);
         if let (Some((exit, endtime)), Some(map)) = (&self.ended, row.as_object_mut()) {
             map.insert("status".to_owned(), json!(exit.to_string()));
             map.insert("endtime".to_owned(), json!(endtime));
-            map.insert("saved".to_owned(), json!("1"));
+            map.insert("saved".to_owned(), if first { json!(1) } else { json!("1") });
             map.remove("pid");
         }
         if let Some(map) = row.as_object_mut() {
@@ -248,6 +249,10 @@ impl TaskFilter {
 pub struct Tasks {
     /// The tasks in the order of their start.
     pub all: Vec<Task>,
+    /// Tasks whose log file is gone although the lists know them.
+    pub lost_logs: BTreeSet<String>,
+    /// How many more lookups do not find a task although it was started.
+    pub late: BTreeMap<String, u32>,
     pids: u32,
 }
 
@@ -270,11 +275,25 @@ impl Tasks {
 
     /// The task with this UPID.
     pub fn find(&self, upid: &str) -> Option<&Task> {
-        self.all.iter().find(|t| t.upid.to_string() == upid)
+        let upid = Upid::parse(upid)?;
+        self.all.iter().rev().find(|t| t.upid == upid)
     }
 
     pub(super) fn find_mut(&mut self, upid: &str) -> Option<&mut Task> {
-        self.all.iter_mut().find(|t| t.upid.to_string() == upid)
+        let upid = Upid::parse(upid)?;
+        self.all.iter_mut().rev().find(|t| t.upid == upid)
+    }
+
+    /// The task as a lookup of its status finds it: not while its log file is missing or late.
+    pub fn look_up(&mut self, upid: &str) -> Option<&Task> {
+        if let Some(left) = self.late.get_mut(upid) {
+            *left -= 1;
+            if *left == 0 {
+                self.late.remove(upid);
+            }
+            return None;
+        }
+        self.find(upid).filter(|_| !self.lost_logs.contains(upid))
     }
 
     /// Forgets a task, as log rotation does; false when it is unknown.
@@ -289,6 +308,48 @@ impl Tasks {
         let mut found: Vec<_> = self.all.iter().rev().filter(|t| filter.matches(t)).collect();
         found.sort_by_key(|t| t.ended.is_some());
         found
+    }
+}
+
+impl World {
+    /// Lets something happen to a task that was just begun; false when there is no such task.
+    pub fn afflict(&mut self, upid: &str, mishap: &Mishap) -> bool {
+        let Some(task) = self.tasks.find_mut(upid) else {
+            return false;
+        };
+        let fault = match mishap {
+            Mishap::TaskFail { text, leave_lock } => {
+                Fault::Fail { text: text.clone(), leave_lock: *leave_lock }
+            }
+            Mishap::TaskKill {} => Fault::Kill,
+            Mishap::TaskWarn { count } => Fault::Warn(*count),
+            Mishap::TaskEndless {} => {
+                task.due = Duration::MAX;
+                return true;
+            }
+            Mishap::TaskLate { lookups } => {
+                if *lookups > 0 {
+                    self.tasks.late.insert(upid.to_owned(), *lookups);
+                }
+                return true;
+            }
+            Mishap::TaskLogGone {} => {
+                self.tasks.lost_logs.insert(upid.to_owned());
+                return true;
+            }
+            _ => return false,
+        };
+        task.fate = Some(Injection { task: task.upid.kind.clone(), fault });
+        true
+    }
+
+    /// The daemon whose children the workers are restarts: every running task is interrupted.
+    pub fn interrupt_all(&mut self, now: Now) {
+        let running = self.tasks.all.iter().filter(|t| t.ended.is_none());
+        let upids: Vec<String> = running.map(|t| t.upid.to_string()).collect();
+        for upid in upids {
+            self.interrupt(&upid, now);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::snapshots::description_out;
-use super::{Guest, Kind, Now, World};
+use super::{Guest, Kind, Now, Release, World};
 
 const NODE_CPUS: u32 = 4;
 const NODE_MEMORY: u64 = 25_276_063_744;
@@ -129,7 +129,8 @@ impl Guest {
         let status = if self.running.is_some() { "running" } else { "stopped" };
         let mut row = json!({
             "id": format!("{}/{vmid}", self.kind.segment()), "type": self.kind.segment(),
-            "vmid": vmid, "node": node, "name": self.name(), "status": status, "template": 0,
+            "vmid": vmid, "node": node, "name": self.name(), "status": status,
+            "template": u8::from(self.config.get("template").is_some_and(|t| *t == json!(1))),
             "cpu": 0, "maxcpu": self.cpus(), "mem": 0, "memhost": 0, "maxmem": self.max_mem(),
             "disk": 0, "maxdisk": self.max_disk(), "diskread": 0, "diskwrite": 0,
             "netin": 0, "netout": 0, "uptime": self.uptime(now),
@@ -180,8 +181,29 @@ impl World {
         row
     }
 
+    /// What the release calls itself.
+    pub fn version(&self) -> Value {
+        // Of 8.4 only `pveversion` was recorded; it holds the same three values.
+        let (version, release, repoid) = match self.release {
+            Release::V8 => ("8.4.14", "8.4", "008f2713b0a1b2c3"),
+            Release::V9 => ("9.1.8", "9.1", "a8e257e1ad64dd92"),
+        };
+        json!({"version": version, "release": release, "repoid": repoid})
+    }
+
     /// `GET /nodes/NODE/status`.
     pub fn node_status(&self, now: Now) -> Value {
+        let mut view = self.node_status_of_9(now);
+        if self.release == Release::V8 {
+            view["pveversion"] = json!("pve-manager/8.4.14/008f2713b0a1b2c3");
+            if let Some(memory) = view["memory"].as_object_mut() {
+                memory.remove("available");
+            }
+        }
+        view
+    }
+
+    fn node_status_of_9(&self, now: Now) -> Value {
         json!({
             "uptime": World::uptime(now), "cpu": 0.0298, "wait": 0, "idle": 0,
             "loadavg": ["0.12", "0.09", "0.05"],
