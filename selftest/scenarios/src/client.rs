@@ -44,12 +44,14 @@ impl Stand {
     }
 
     /// What a session puts into the operator's session directories and must not leave there: its key, and whom to
-    /// take for the host.
+    /// take for the host. The key of an ssh_config block's own directory stays (ssh reads it before our part of
+    /// the next session begins) and opens nothing without a new grant.
     pub fn session_keys(&self) -> Vec<String> {
         let all = files_below(&self.at("operator/sessions"));
         let of_session =
             |path: &String| ["id_ed25519", ".pub", "known_hosts"].iter().any(|end| path.ends_with(end));
-        all.into_iter().filter(of_session).collect()
+        let shared = |path: &String| matches!(path.as_str(), "web1/id_ed25519" | "web1/id_ed25519.pub");
+        all.into_iter().filter(|path| of_session(path) && !shared(path)).collect()
     }
 
     fn operators_environment(&self) -> Fallible<(String, String)> {

@@ -186,12 +186,13 @@ const BY_CLIENT: Told =
 async fn the_client_leaves_or_dies() -> Fallible<()> {
     let stand = Stand::enrolled().await?;
     // The look for keys can fail.
-    let folder = stand.at("operator/sessions/web1");
+    let folder = stand.at("operator/sessions/web1-1");
     std::fs::create_dir(&folder).map_err(|error| Trouble::new("a session directory", error))?;
     let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
     std::fs::set_permissions(&folder, closed).map_err(|error| Trouble::new("its mode", error))?;
-    stand.write("operator/sessions/web1/id_ed25519", "")?;
-    hold(stand.session_keys() == ["web1/id_ed25519"], "a key is seen", &folder.display().to_string())?;
+    stand.write("operator/sessions/web1-1/id_ed25519", "")?;
+    hold(stand.session_keys() == ["web1-1/id_ed25519"], "a key is seen", &folder.display().to_string())?;
+    std::fs::remove_dir_all(&folder).map_err(|error| Trouble::new("the session directory", error))?;
 
     let what = "exit";
     let mut session = Session::open(&stand, what, &[]).await?;
