@@ -32,13 +32,43 @@
 //! | `POST /sim/storage {"storage":"local-lvm","used_percent":n,"metadata_percent":n}` | how full a storage is |
 //! | `POST /sim/drop-answer-next {"method":"POST","contains":"/rollback"}` | the next such request is carried out, then the connection is closed without an answer |
 //! | `POST /sim/lose-task {"upid":"…"}` | the task's log and index entry are gone |
+//! | `POST /sim/faults {…}` or `[{…},…]` | something goes wrong; see below |
+//! | `GET /sim/faults`, `DELETE /sim/faults` | the faults still to come; forget them |
+//! | `POST /sim/peer {"node":"pve2","online":true}` | adds a node to the cluster, or makes one (un)reachable |
+//! | `POST /sim/ha {"vmid":101,"state":"started"}` | puts a guest under the HA manager; without `state` takes it away |
+//!
+//! # Faults
+//!
+//! A fault is an object such as `{"fault":"error","text":"got timeout","method":"PUT","nth":2}`.
+//! Every one may carry a matcher: `method`, `contains` (a part of path and query as they were
+//! sent), `nth` (the first matching request it happens to, from 1) and `times` (to how many in a
+//! row; 1 if absent, 0 is all). What concerns the whole node (`refuse`, `certificate`, `quorum`,
+//! `daemon_restart`, and `replace_guest` and `digest_race` with a `vmid`) happens at once when it
+//! comes without a matcher. `pve-sim faults` prints each with an example; in Rust they are
+//! [`world::Mishap`], ordered with [`Sim::fault`] or given in [`SimConfig::faults`].
+//!
+//! Only requests of the API count, those of the side door do not. When several faults match a
+//! request, those that change the node all happen, and of those that answer instead of the handler
+//! the first wins. With `--fault-seed` and `--fault-rate` the number of a request decides alone, so
+//! a client that sends its requests in a fixed order meets the same faults in every run.
 //!
 //! # What is not simulated
 //!
-//! Tickets and CSRF tokens, backup and restore, create, clone and destroy, HA, clusters, pools,
-//! pending configuration changes, the short file lock (a second operation meets the `lock` line at
-//! once), and the answers to requests whose header block is malformed or too large, which the HTTP
-//! library gives itself.
+//! * HTTP: an aborted connection ends without a TLS goodbye but with FIN, not RST. Answers to a
+//!   malformed or too large header block are those of the HTTP library, `Expires` and the second
+//!   `Connection` header are left out, and only downloaded task logs come compressed. Of the formats
+//!   there are `json` and `extjs`. The limit of 1000 requests per worker does not exist.
+//! * Access: groups, realms other than `pve` and `pam`, second factors, OpenID, ticket renewal after
+//!   a key rotation, and most built-in roles. The number of guards on ACL changes is smaller: who
+//!   may change the ACL of a path may grant any role there.
+//! * Cluster: guests do not move between nodes, users and ACL entries are shared at once, an offline
+//!   node's guests keep their state, and `daemon_restart` counts for this node only. The HA manager
+//!   starts and stops guests; it does not relocate, restart or fence.
+//! * A quorum is asked of every request that changes anything, except logging in and stopping a
+//!   task; a real node asks a few less.
+//! * Releases: 8 and 9 differ in what was recorded of both (texts of 401, privileges, fields of node
+//!   and guests, the type of SDN entries) and in a few documented parameters, no more.
+//! * The short file lock: a second operation meets the `lock` line at once.
 
 mod http;
 mod sim;

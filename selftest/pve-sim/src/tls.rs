@@ -3,6 +3,7 @@
 //! Proxmox VE makes RSA keys (4096 bits for the CA, 2048 for the leaf). The `ring` back end cannot
 //! generate RSA keys, so both keys here are ECDSA P-256; names, extensions and lifetimes agree.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -20,11 +21,19 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio_rustls::TlsAcceptor;
+
+use crate::world::NewCertificate;
 
 const DAY: u64 = 86_400;
 /// Proxmox VE replaces a leaf that would live longer than two years.
 const LEAF_DAYS: u64 = 729;
 const CA_DAYS: u64 = 3650;
+const CA: &str = "ca.pem";
+const CA_KEY: &str = "ca.key";
+const LEAF: &str = "pve-ssl.pem";
+const LEAF_KEY: &str = "pve-ssl.key";
+const FILES: [&str; 4] = [CA, CA_KEY, LEAF, LEAF_KEY];
 
 /// SHA-256 values a client may pin, in lower-case hex.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +83,8 @@ pub(crate) struct Identity {
     names: Vec<String>,
     ca_subject: String,
     leaf_subject: String,
+    /// What all this was made of, by file name.
+    files: BTreeMap<&'static str, String>,
 }
 
 /// Writes a file only its owner can read.
@@ -153,62 +164,67 @@ impl Identity {
         node_ip: &str,
         unix: u64,
     ) -> Result<Identity, TlsError> {
-        let read = |name: &str| -> Result<Option<String>, TlsError> {
-            let Some(path) = dir.map(|d| d.join(name)) else {
-                return Ok(None);
-            };
-            match std::fs::read_to_string(&path) {
-                Ok(text) => Ok(Some(text)),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                Err(source) => Err(TlsError::File { path, source }),
+        let mut files = BTreeMap::new();
+        if let Some(dir) = dir {
+            let failed = |source| TlsError::File { path: dir.to_owned(), source };
+            std::fs::create_dir_all(dir).map_err(failed)?;
+            for name in FILES {
+                let path = dir.join(name);
+                match std::fs::read_to_string(&path) {
+                    Ok(text) => {
+                        files.insert(name, text);
+                    }
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(source) => return Err(TlsError::File { path, source }),
+                }
             }
-        };
-        let write = |name: &str, text: &str| -> Result<(), TlsError> {
-            let Some(path) = dir.map(|d| d.join(name)) else {
-                return Ok(());
-            };
-            write_private(&path, text).map_err(|source| TlsError::File { path, source })
-        };
+        }
+        Identity::complete(files, dir, node, node_ip, unix)
+    }
+
+    /// Makes what is missing among the files, and writes what was made.
+    fn complete(
+        mut files: BTreeMap<&'static str, String>,
+        dir: Option<&Path>,
+        node: &str,
+        node_ip: &str,
+        unix: u64,
+    ) -> Result<Identity, TlsError> {
+        let found: Vec<&str> = files.keys().copied().collect();
         let damaged = |name: &str| TlsError::Damaged { path: dir.unwrap_or(Path::new("")).join(name) };
-        let key = |name: &str| -> Result<KeyPair, TlsError> {
-            if let Some(pem) = read(name)? {
-                return KeyPair::from_pem(&pem).map_err(|_| damaged(name));
+        let mut key = |name: &'static str| -> Result<KeyPair, TlsError> {
+            if let Some(pem) = files.get(name) {
+                return KeyPair::from_pem(pem).map_err(|_| damaged(name));
             }
             let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-            write(name, &key.serialize_pem())?;
+            files.insert(name, key.serialize_pem());
             Ok(key)
         };
-        if let Some(path) = dir {
-            let path = path.to_owned();
-            std::fs::create_dir_all(&path).map_err(|source| TlsError::File { path, source })?;
-        }
-        let ca_key = key("ca.key")?;
-        let leaf_key = key("pve-ssl.key")?;
+        let ca_key = key(CA_KEY)?;
+        let leaf_key = key(LEAF_KEY)?;
         let ca_params = ca_params(&ca_key, unix);
-        let ca_pem = match read("ca.pem")? {
-            Some(pem) => pem,
-            None => {
-                let pem = ca_params.self_signed(&ca_key)?.pem();
-                write("ca.pem", &pem)?;
-                pem
-            }
-        };
         let wanted = leaf_params(node, node_ip, unix)?;
         let names = wanted.subject_alt_names.iter().map(san_text).collect();
-        let leaf_pem = match read("pve-ssl.pem")? {
-            Some(pem) => pem,
-            None => {
-                let issuer = Issuer::from_params(&ca_params, &ca_key);
-                let pem = wanted.signed_by(&leaf_key, &issuer)?.pem();
-                write("pve-ssl.pem", &pem)?;
-                pem
-            }
+        let ca_pem = match files.get(CA) {
+            Some(pem) => pem.clone(),
+            None => ca_params.self_signed(&ca_key)?.pem(),
         };
+        let leaf_pem = match files.get(LEAF) {
+            Some(pem) => pem.clone(),
+            None => wanted.signed_by(&leaf_key, &Issuer::from_params(&ca_params, &ca_key))?.pem(),
+        };
+        files.insert(CA, ca_pem.clone());
+        files.insert(LEAF, leaf_pem.clone());
+        for (name, text) in files.iter().filter(|(name, _)| !found.contains(name)) {
+            if let Some(path) = dir.map(|d| d.join(name)) {
+                write_private(&path, text).map_err(|source| TlsError::File { path, source })?;
+            }
+        }
         let der =
             |name: &str, pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| damaged(name));
         let identity = Identity {
-            ca: der("ca.pem", &ca_pem)?,
-            leaf: der("pve-ssl.pem", &leaf_pem)?,
+            ca: der(CA, &ca_pem)?,
+            leaf: der(LEAF, &leaf_pem)?,
             key: leaf_key.serialize_der(),
             ca_pem,
             leaf_pem,
@@ -218,9 +234,34 @@ impl Identity {
                 ca_id(&ca_key)
             ),
             leaf_subject: format!("/OU=PVE Cluster Node/O=Proxmox Virtual Environment/CN={node}.sim.local"),
+            files,
         };
-        identity.spki().ok_or_else(|| damaged("pve-ssl.pem"))?;
+        identity.spki().ok_or_else(|| damaged(LEAF))?;
         Ok(identity)
+    }
+
+    /// Another certificate, kept in `dir` if there is one.
+    pub(crate) fn replaced(
+        &self,
+        new: NewCertificate,
+        dir: Option<&Path>,
+        node: &str,
+        node_ip: &str,
+        unix: u64,
+    ) -> Result<Identity, TlsError> {
+        let mut files = self.files.clone();
+        let old: &[&str] = match new {
+            NewCertificate::SameKey => &[LEAF],
+            NewCertificate::NewKey => &[LEAF, LEAF_KEY],
+            NewCertificate::NewCa => &FILES,
+        };
+        files.retain(|name, _| !old.contains(name));
+        Identity::complete(files, dir, node, node_ip, unix)
+    }
+
+    /// What accepts connections with this certificate.
+    pub(crate) fn acceptor(&self) -> Result<TlsAcceptor, TlsError> {
+        Ok(TlsAcceptor::from(Arc::new(self.server_config()?)))
     }
 
     fn spki(&self) -> Option<Vec<u8>> {
@@ -261,7 +302,7 @@ impl Identity {
     }
 
     /// The server side of TLS: 1.2 and 1.3, HTTP/1.1 only.
-    pub(crate) fn server_config(&self) -> Result<ServerConfig, TlsError> {
+    fn server_config(&self) -> Result<ServerConfig, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.clone()));
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -371,6 +412,29 @@ mod tests {
         for name in ["ca.key", "ca.pem", "pve-ssl.key", "pve-ssl.pem"] {
             let mode = std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+    }
+
+    #[test]
+    fn replacements_keep_what_they_should() {
+        let dir = tempfile::tempdir().unwrap();
+        for dir in [None, Some(dir.path())] {
+            let first = open(dir);
+            let replaced = |new| first.replaced(new, dir, "pve1", "192.0.2.10", NOW + 9).unwrap().pins();
+            let pins = first.pins();
+            for (new, key_stays, ca_stays) in [
+                (NewCertificate::SameKey, true, true),
+                (NewCertificate::NewKey, false, true),
+                (NewCertificate::NewCa, false, false),
+            ] {
+                let now = replaced(new);
+                assert_ne!(now.leaf, pins.leaf, "{new:?}");
+                assert_eq!(now.spki == pins.spki, key_stays, "{new:?}");
+                assert_eq!(now.ca == pins.ca, ca_stays, "{new:?}");
+                if dir.is_some() {
+                    assert_eq!(open(dir).pins(), now, "the files agree");
+                }
+            }
         }
     }
 

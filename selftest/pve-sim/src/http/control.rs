@@ -8,7 +8,7 @@ use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Shared, Withhold, lock};
-use crate::world::{Fault, Injection};
+use crate::world::{Fault, FaultPlan, HaResource, Injection};
 
 fn json_answer(status: StatusCode, value: &Value) -> Response<Body> {
     let mut response = Response::new(Body::from(value.to_string()));
@@ -40,6 +40,23 @@ pub(crate) fn answer(
             .collect();
         return json_answer(StatusCode::OK, &Value::from(rows));
     }
+    if path == "faults" && method != "POST" {
+        return match method {
+            "GET" => json_answer(StatusCode::OK, &pending(shared)),
+            "DELETE" => {
+                lock(&shared.plan).rules.clear();
+                json_answer(StatusCode::OK, &json!({"ok": true}))
+            }
+            _ => refuse("POST a fault, GET those still to come, or DELETE them"),
+        };
+    }
+    if (method, path) == ("POST", "faults") {
+        let order = serde_json::from_slice(body).map_err(|e| format!("the body is no JSON: {e}"));
+        return match order.and_then(|order| faults(shared, &order)) {
+            Ok(()) => json_answer(StatusCode::OK, &json!({"ok": true, "pending": pending(shared)})),
+            Err(sentence) => refuse(&sentence),
+        };
+    }
     let order: Value = if method == "POST" {
         match serde_json::from_slice(body) {
             Ok(order @ Value::Object(_)) => order,
@@ -56,6 +73,8 @@ pub(crate) fn answer(
         ("POST", "storage") => storage(shared, &order),
         ("POST", "drop-answer-next") => drop_answer(shared, &order),
         ("POST", "lose-task") => lose_task(shared, &order),
+        ("POST", "peer") => peer(shared, &order),
+        ("POST", "ha") => ha(shared, &order),
         _ => {
             let sentence = format!("the simulator has no {method} /sim/{path}");
             return json_answer(StatusCode::NOT_FOUND, &json!({"error": sentence}));
@@ -129,4 +148,48 @@ fn lose_task(shared: &Shared, order: &Value) -> Result<(), String> {
     let upid = text(order, "upid")?;
     let known = lock(&shared.world).tasks.lose(upid);
     known.then_some(()).ok_or_else(|| format!("there is no task '{upid}'"))
+}
+
+fn pending(shared: &Shared) -> Value {
+    let plan = lock(&shared.plan);
+    plan.rules.iter().map(crate::world::FaultRule::to_json).collect()
+}
+
+/// All of the orders are read before any of them counts.
+fn faults(shared: &Shared, order: &Value) -> Result<(), String> {
+    let rules = FaultPlan::parse(order)?;
+    for rule in rules {
+        match rule.is_unconditional().then(|| shared.to_node(&rule.mishap, "")).flatten() {
+            Some(done) => done?,
+            None => lock(&shared.plan).rules.push(rule),
+        }
+    }
+    Ok(())
+}
+
+fn peer(shared: &Shared, order: &Value) -> Result<(), String> {
+    let name = text(order, "node")?;
+    let online = order["online"].as_bool().unwrap_or(true);
+    let mut world = lock(&shared.world);
+    if name == world.node {
+        return Err(format!("'{name}' is the node itself"));
+    }
+    match world.peers.get_mut(name) {
+        Some(peer) => peer.online = online,
+        None => world.add_peer(name, online),
+    }
+    Ok(())
+}
+
+fn ha(shared: &Shared, order: &Value) -> Result<(), String> {
+    let vmid = number(order, "vmid")?;
+    let mut world = lock(&shared.world);
+    if !world.guests.contains_key(&vmid) {
+        return Err(format!("there is no guest {vmid}"));
+    }
+    match order["state"].as_str() {
+        Some(state) => world.ha.insert(vmid, HaResource::new(state)),
+        None => world.ha.remove(&vmid),
+    };
+    Ok(())
 }

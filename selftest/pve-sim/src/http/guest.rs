@@ -1,11 +1,19 @@
-//! Guests: lists, configuration, power.
+//! Guests: lists and what all calls on one guest share.
+
+pub(crate) mod agent;
+pub(crate) mod config;
+pub(crate) mod console;
+pub(crate) mod lifecycle;
+pub(crate) mod options;
+pub(crate) mod power;
+pub(crate) mod volumes;
 
 use serde_json::{Value, json};
 
 use super::node::{NODE, resolve};
 use super::params::{Field, Ty};
 use super::{Call, Reply, routes};
-use crate::world::{Job, Kind, OptionKind, Refusal, option_kind};
+use crate::world::{Feature, Job, Kind, Refusal};
 
 /// The schema line of the VMID in the path.
 pub(crate) const VMID: Field = Field("vmid", Ty::Vmid, false);
@@ -39,9 +47,22 @@ impl At<'_> {
         self.id()
     }
 
-    fn id(&self) -> Result<u32, Refusal> {
+    pub(crate) fn id(&self) -> Result<u32, Refusal> {
         self.vmid.parse().map_err(|_| Refusal::internal(format!("unable to parse VMID '{}'", self.vmid)))
     }
+}
+
+/// Whether the caller is the user `root@pam` itself, which no token ever is.
+pub(crate) fn is_root(call: &Call<'_>) -> bool {
+    call.who.token.is_none() && call.who.user == "root@pam"
+}
+
+/// The 400 for an option that only root may use.
+pub(crate) fn no_skiplock(call: &Call<'_>) -> Result<(), Refusal> {
+    if call.params.flag("skiplock") && !is_root(call) {
+        return Err(Refusal::parameter("skiplock", "Only root may use this option."));
+    }
+    Ok(())
 }
 
 pub(crate) fn list(call: &Call<'_>, node: &str, kind: Kind) -> Result<Reply, Refusal> {
@@ -57,7 +78,7 @@ pub(crate) fn list(call: &Call<'_>, node: &str, kind: Kind) -> Result<Reply, Ref
         .iter()
         .filter(|(_, guest)| guest.kind == kind)
         .filter(|(vmid, _)| call.may(&format!("/vms/{vmid}"), &["VM.Audit"]))
-        .map(|(vmid, guest)| guest.row(*vmid, call.now, full))
+        .filter_map(|(vmid, _)| call.world.guest_row(*vmid, call.now, full))
         .collect();
     Ok(Value::from(rows).into())
 }
@@ -107,26 +128,20 @@ pub(crate) fn index(call: &Call<'_>, at: At<'_>) -> Result<Reply, Refusal> {
     }
 }
 
-pub(crate) fn config(call: &Call<'_>, at: At<'_>) -> Result<Reply, Refusal> {
-    let vmid = at.check(
-        call,
-        &["VM.Audit"],
-        &[NODE, VMID, Field("current", Ty::Bool, true), Field("snapshot", Ty::SnapName, true)],
-    )?;
-    let guest = call.world.guest(at.kind, vmid)?;
-    match call.params.get("snapshot") {
-        None => Ok(guest.config_view().into()),
-        Some(name) => guest
-            .snapshot_config(name)
-            .map(Reply::from)
-            .ok_or_else(|| Refusal::internal(format!("snapshot '{name}' does not exist"))),
+/// `GET …/status`. Not recorded.
+pub(crate) fn status_index(call: &Call<'_>, at: At<'_>) -> Result<Reply, Refusal> {
+    at.check(call, &[], &[NODE, VMID])?;
+    let mut names = vec!["current", "start", "stop", "shutdown", "suspend", "resume", "reboot"];
+    if at.kind == Kind::Qemu {
+        names.push("reset");
     }
+    routes::index(&names)
 }
 
 pub(crate) fn current(call: &Call<'_>, at: At<'_>) -> Result<Reply, Refusal> {
     let vmid = at.check(call, &["VM.Audit"], &[NODE, VMID])?;
-    let guest = call.world.guest(at.kind, vmid)?;
-    Ok(guest.current(vmid, call.now).into())
+    call.world.guest(at.kind, vmid)?;
+    Ok(call.world.guest_current(vmid, call.now).unwrap_or_default().into())
 }
 
 pub(crate) fn feature(call: &Call<'_>, at: At<'_>) -> Result<Reply, Refusal> {
@@ -135,9 +150,16 @@ pub(crate) fn feature(call: &Call<'_>, at: At<'_>) -> Result<Reply, Refusal> {
         [NODE, VMID, Field("feature", Ty::Enum(FEATURES), false), Field("snapname", Ty::SnapName, true)];
     let vmid = at.check(call, &["VM.Audit"], &fields)?;
     let guest = call.world.guest(at.kind, vmid)?;
-    // Of the three features only `snapshot` depends on the storage in this simulator.
-    let snapshot = call.params.get("feature") == Some("snapshot");
-    let has = u8::from(!snapshot || call.world.snapshot_feature(guest));
+    let snapshot = call.params.get("snapname");
+    if let Some(name) = snapshot.filter(|name| !guest.snapshots.contains_key(*name)) {
+        return Err(Refusal::internal(format!("snapshot '{name}' does not exist")));
+    }
+    let feature = match call.params.get("feature") {
+        Some("clone") => Feature::Clone,
+        Some("copy") => Feature::Copy,
+        _ => Feature::Snapshot,
+    };
+    let has = u8::from(call.world.has_feature(guest, feature, snapshot));
     Ok(match at.kind {
         Kind::Qemu => json!({"hasFeature": has, "nodes": [call.world.node]}),
         Kind::Lxc => json!({"hasFeature": has}),
@@ -145,136 +167,8 @@ pub(crate) fn feature(call: &Call<'_>, at: At<'_>) -> Result<Reply, Refusal> {
     .into())
 }
 
-/// What may be asked of a write, besides the options themselves.
-const WRITE: [Field; 4] = [NODE, VMID, Field("digest", Ty::Text(64), true), Field("delete", Ty::Any, true)];
-
-/// `PUT …/config` (at once), and for QEMU `POST …/config` (as a task).
-pub(crate) fn write_config(call: &mut Call<'_>, at: At<'_>, as_task: bool) -> Result<Reply, Refusal> {
-    let any: &[&str] = match at.kind {
-        Kind::Qemu => &[
-            "VM.Config.Disk",
-            "VM.Config.CDROM",
-            "VM.Config.CPU",
-            "VM.Config.Memory",
-            "VM.Config.Network",
-            "VM.Config.HWType",
-            "VM.Config.Options",
-            "VM.Config.Cloudinit",
-        ],
-        Kind::Lxc => {
-            &["VM.Config.Disk", "VM.Config.CPU", "VM.Config.Memory", "VM.Config.Network", "VM.Config.Options"]
-        }
-    };
-    call.require(&at.path(), any)?;
-    resolve(call, at.node)?;
-    let mut errors = call.params.errors(&WRITE, |key| option_kind(at.kind, key).is_some());
-    let mut changes: Vec<(String, Option<Value>)> = Vec::new();
-    for key in call.params.names() {
-        let (Some((kind, _)), Some(text)) = (option_kind(at.kind, key), call.params.get(key)) else {
-            continue;
-        };
-        match kind.read(text) {
-            Ok(value) => changes.push((key.to_owned(), Some(value))),
-            Err(text) => {
-                errors.insert(key.to_owned(), text);
-            }
-        }
-    }
-    for key in call.params.get("delete").unwrap_or_default().split([',', ';', ' ']) {
-        if key.is_empty() {
-            continue;
-        }
-        match option_kind(at.kind, key) {
-            Some(_) if changes.iter().any(|(k, _)| k == key) => {
-                let text = format!("you can't use '-{key}' and -delete {key}' at the same time");
-                errors.insert("delete".to_owned(), text);
-            }
-            Some(_) => changes.push((key.to_owned(), None)),
-            None => {
-                errors.insert("delete".to_owned(), format!("unknown option '{key}'"));
-            }
-        }
-    }
-    if !errors.is_empty() {
-        return Err(Refusal::parameters(errors));
-    }
-    let vmid = at.id()?;
-    for (key, _) in &changes {
-        let Some((kind, privilege)) = option_kind(at.kind, key) else {
-            continue;
-        };
-        if kind == OptionKind::RootOnly {
-            return Err(Refusal::internal(format!("only root can set '{key}' config")));
-        }
-        call.require(&at.path(), &[privilege])?;
-    }
-    let digest = call.params.get("digest").map(str::to_owned);
-    let guest = call.world.guest_mut(at.kind, vmid)?;
-    guest.check_digest(digest.as_deref()).map_err(Refusal::internal)?;
-    guest.check_lock().map_err(Refusal::internal)?;
-    if as_task {
-        return begin(call, at, vmid, Job::Config(changes));
-    }
-    guest.change(&changes);
-    Ok(Value::Null.into())
-}
-
 /// Starts the task and answers its UPID.
 pub(crate) fn begin(call: &mut Call<'_>, at: At<'_>, vmid: u32, job: Job) -> Result<Reply, Refusal> {
     let upid = call.world.begin(call.now, &call.who, at.kind, vmid, job);
     Ok(json!(upid).into())
-}
-
-fn power(call: &mut Call<'_>, at: At<'_>, qemu: &[Field], lxc: &[Field], job: Job) -> Result<Reply, Refusal> {
-    call.require(&at.path(), &["VM.PowerMgmt"])?;
-    let vmid = at.check(call, &[], if at.kind == Kind::Qemu { qemu } else { lxc })?;
-    if call.params.flag("skiplock") {
-        return Err(Refusal::parameter("skiplock", "Only root may use this option."));
-    }
-    if at.kind == Kind::Lxc {
-        // Containers report these two at once, machines in the task.
-        let running = call.world.guests.get(&vmid).map(|g| g.running.is_some());
-        match (&job, running) {
-            (Job::Start, Some(true)) => {
-                return Err(Refusal::internal(format!("CT {vmid} already running")));
-            }
-            (Job::Stop | Job::Shutdown, Some(false) | None) => {
-                return Err(Refusal::internal(format!("CT {vmid} not running")));
-            }
-            _ => {}
-        }
-    }
-    begin(call, at, vmid, job)
-}
-
-pub(crate) fn start(call: &mut Call<'_>, at: At<'_>) -> Result<Reply, Refusal> {
-    let qemu = [NODE, VMID, Field("skiplock", Ty::Bool, true), Field("timeout", Ty::Int(0), true)];
-    let lxc = [NODE, VMID, Field("skiplock", Ty::Bool, true), Field("debug", Ty::Bool, true)];
-    power(call, at, &qemu, &lxc, Job::Start)
-}
-
-pub(crate) fn stop(call: &mut Call<'_>, at: At<'_>) -> Result<Reply, Refusal> {
-    let qemu = [
-        NODE,
-        VMID,
-        Field("skiplock", Ty::Bool, true),
-        Field("timeout", Ty::Int(0), true),
-        Field("keepActive", Ty::Bool, true),
-        Field("overrule-shutdown", Ty::Bool, true),
-    ];
-    let lxc = [NODE, VMID, Field("skiplock", Ty::Bool, true), Field("overrule-shutdown", Ty::Bool, true)];
-    power(call, at, &qemu, &lxc, Job::Stop)
-}
-
-pub(crate) fn shutdown(call: &mut Call<'_>, at: At<'_>) -> Result<Reply, Refusal> {
-    let qemu = [
-        NODE,
-        VMID,
-        Field("skiplock", Ty::Bool, true),
-        Field("timeout", Ty::Int(0), true),
-        Field("forceStop", Ty::Bool, true),
-        Field("keepActive", Ty::Bool, true),
-    ];
-    let lxc = [NODE, VMID, Field("timeout", Ty::Int(0), true), Field("forceStop", Ty::Bool, true)];
-    power(call, at, &qemu, &lxc, Job::Shutdown)
 }

@@ -1,26 +1,45 @@
 //! The HTTP face: what the web server of Proxmox VE does before and after a handler.
 
+mod access;
+mod answer;
+mod backup;
 mod cluster;
+mod content;
 mod control;
+mod create;
+mod disks;
+mod faults;
+mod gate;
 mod guest;
+mod gzip;
+mod ha;
+mod jobs;
 mod node;
 mod params;
+mod pools;
 mod restore;
 mod routes;
 mod snapshot;
+mod storage;
 mod tasks;
+mod upload;
 
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use axum::body::{Body, Bytes, to_bytes};
-use hyper::ext::ReasonPhrase;
-use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Request, Response, StatusCode};
-use serde_json::{Value, json};
+use axum::body::{Body, to_bytes};
+use hyper::header::HeaderMap;
+use hyper::{Request, Response};
+use serde_json::Value;
+use tokio::sync::{Notify, watch};
+use tokio_rustls::TlsAcceptor;
 
-use crate::world::{AuthId, Now, Refusal, World};
+use crate::sim::{Door, SimConfig};
+use crate::tls::{Identity, Pins, TlsError};
+use crate::world::{AuthId, FaultPlan, NewCertificate, Now, Refusal, World};
+use answer::{Outcome, Raw};
+use faults::{Before, DaemonRest};
 use params::Params;
 
 /// Bodies over this are refused before they are read.
@@ -48,13 +67,50 @@ pub(crate) struct Withhold {
 }
 
 /// What all connections share.
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) world: Arc<Mutex<World>>,
     pub(crate) seen: Mutex<Vec<RequestLine>>,
     pub(crate) drops: Mutex<Vec<Withhold>>,
+    /// The faults still to come.
+    pub(crate) plan: Mutex<FaultPlan>,
+    /// Whether anybody listens.
+    pub(crate) door: watch::Sender<Door>,
+    /// What is served to new connections.
+    pub(crate) tls: Mutex<Served>,
+    /// The daemon behind the web server, while it restarts.
+    pub(crate) daemon: Mutex<DaemonRest>,
+    /// Told when a task may have begun.
+    pub(crate) begun: Notify,
+    ca_dir: Option<PathBuf>,
     born: Instant,
     auth_failure_delay: Duration,
+    call_delay: Duration,
+}
+
+/// The certificate of new connections.
+pub(crate) struct Served {
+    pub(crate) identity: Identity,
+    pub(crate) acceptor: TlsAcceptor,
+    /// Counts the changes, so that connections with an older one can end.
+    pub(crate) generation: u64,
+}
+
+/// A request on its way to a handler.
+pub(crate) struct Incoming {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    query: Option<String>,
+    headers: HeaderMap,
+    body: Body,
+}
+
+/// How answers are wrapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// `/api2/json`.
+    Json,
+    /// `/api2/extjs`: what the web interface uses.
+    Extjs,
 }
 
 /// Locks; a panicking handler must not take the whole simulator with it.
@@ -63,15 +119,17 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A successful answer: `data`, and `total` beside it where a list has one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Reply {
     data: Value,
     total: Option<usize>,
+    /// An answer that is no JSON at all.
+    raw: Option<Raw>,
 }
 
 impl From<Value> for Reply {
     fn from(data: Value) -> Reply {
-        Reply { data, total: None }
+        Reply { data, ..Reply::default() }
     }
 }
 
@@ -96,20 +154,43 @@ impl Call<'_> {
 }
 
 impl Shared {
-    pub(crate) fn new(world: World, auth_failure_delay: Duration) -> Shared {
-        Shared {
+    pub(crate) fn new(config: SimConfig, world: World, identity: Identity) -> Result<Shared, TlsError> {
+        let acceptor = identity.acceptor()?;
+        Ok(Shared {
             world: Arc::new(Mutex::new(world)),
             seen: Mutex::default(),
             drops: Mutex::default(),
+            plan: Mutex::new(config.faults),
+            door: watch::Sender::new(Door::Open),
+            tls: Mutex::new(Served { identity, acceptor, generation: 0 }),
+            daemon: Mutex::default(),
+            begun: Notify::new(),
+            ca_dir: config.ca_dir,
             born: Instant::now(),
-            auth_failure_delay,
-        }
+            auth_failure_delay: config.auth_failure_delay,
+            call_delay: config.call_delay,
+        })
     }
 
     /// The current instant.
     pub(crate) fn now(&self) -> Now {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { mono: self.born.elapsed(), unix: i64::try_from(unix.as_secs()).unwrap_or(i64::MAX) }
+        Now { mono: self.born.elapsed(), unix: unix_now() }
+    }
+
+    /// Serves another certificate from the next connection on.
+    pub(crate) fn swap_certificate(&self, new: NewCertificate) -> Result<Pins, TlsError> {
+        let mut tls = lock(&self.tls);
+        let mut world = lock(&self.world);
+        let unix = u64::try_from(unix_now()).unwrap_or_default();
+        let identity =
+            tls.identity.replaced(new, self.ca_dir.as_deref(), &world.node, &world.node_ip, unix)?;
+        tls.acceptor = identity.acceptor()?;
+        tls.generation += 1;
+        world.certificates = identity.info();
+        world.fingerprint = identity.fingerprint();
+        let pins = identity.pins();
+        tls.identity = identity;
+        Ok(pins)
     }
 
     /// Answers one request.
@@ -117,210 +198,109 @@ impl Shared {
         let (head, body) = request.into_parts();
         let path = head.uri.path().to_owned();
         let method = head.method.as_str().to_owned();
+        let query = head.uri.query().map(str::to_owned);
         if let Some(rest) = path.strip_prefix("/sim/") {
             let Ok(bytes) = to_bytes(body, BODY_LIMIT).await else {
                 return Ok(control::refuse("the body is too large"));
             };
-            return Ok(control::answer(&self, &method, rest, head.uri.query(), &bytes));
+            return Ok(control::answer(&self, &method, rest, query.as_deref(), &bytes));
+        }
+        if self.door.borrow().is_closed() {
+            return Err(Withheld);
         }
         lock(&self.seen).push(RequestLine { method: method.clone(), path: path.clone() });
-        let gate = self.gate(&method, &path, &head.headers);
-        let response = match gate {
-            Err(refusal) => {
-                if refusal.status == 401 {
-                    // Only the authentication is slow; a browser's typo costs three seconds too.
+        if !self.call_delay.is_zero() {
+            tokio::time::sleep(self.call_delay).await;
+        }
+        let target = match &query {
+            Some(query) => format!("{path}?{query}"),
+            None => path.clone(),
+        };
+        let fired = lock(&self.plan).fire(&method, &target);
+        let incoming =
+            Incoming { method: method.clone(), path: path.clone(), query, headers: head.headers, body };
+        let outcome = match self.before(&fired, &path) {
+            Before::Close => return Err(Withheld),
+            Before::Hang => std::future::pending().await,
+            Before::Answer(outcome) => {
+                if outcome.status == 401 {
                     tokio::time::sleep(self.auth_failure_delay).await;
                 }
-                plain(&refusal, &method)
+                outcome
             }
-            Ok((who, api_path)) => {
-                let Ok(bytes) = to_bytes(body, BODY_LIMIT).await else {
-                    return Ok(plain(&Refusal::new(501, "for data too large"), &method));
-                };
-                self.handle(&method, &api_path, head.uri.query(), &head.headers, &bytes, who)
-            }
+            Before::Handle => match Shared::answered_early(&fired) {
+                Some((later, outcome)) => {
+                    self.handle_later(incoming, later).await;
+                    outcome
+                }
+                None => {
+                    let outcome = self.respond(incoming).await;
+                    self.after(&fired, outcome).await.ok_or(Withheld)?
+                }
+            },
         };
-        self.wake_for_tasks();
+        self.begun.notify_one();
         let mut drops = lock(&self.drops);
         let ordered = |d: &Withhold| d.method == method && path.contains(&d.contains);
         if let Some(at) = drops.iter().position(ordered) {
             drops.remove(at);
             return Err(Withheld);
         }
-        Ok(response)
+        Ok(outcome.into_response())
     }
 
-    /// The checks before a handler: method, transfer encoding, ticket, body.
-    fn gate(&self, method: &str, path: &str, headers: &HeaderMap) -> Result<(AuthId, String), Refusal> {
-        if !matches!(method, "GET" | "POST" | "PUT" | "DELETE") {
-            return Err(Refusal::new(501, format!("method '{method}' not available")));
-        }
-        let text = |name: header::HeaderName| headers.get(name).and_then(|v| v.to_str().ok());
-        if let Some(encoding) = text(header::TRANSFER_ENCODING) {
-            return Err(Refusal::new(
-                501,
-                if encoding.eq_ignore_ascii_case("chunked") {
-                    "chunked transfer encoding not supported".to_owned()
-                } else {
-                    format!("Unknown transfer encoding '{encoding}'")
-                },
-            ));
-        }
-        let Some(api_path) = path.strip_prefix("/api2/json") else {
-            return Err(Refusal::new(404, format!("no such file '{path}'")));
-        };
-        let credentials = text(header::AUTHORIZATION).and_then(token_of);
-        let Some((id, secret)) = credentials else {
-            return Err(Refusal::new(401, "No ticket"));
-        };
-        let known = lock(&self.world).access.authenticate(&id, &secret, self.now().unix);
-        let Some(who) = known else {
-            return Err(Refusal::new(401, "Authentication failed!"));
-        };
-        let length: u64 = text(header::CONTENT_LENGTH).and_then(|v| v.parse().ok()).unwrap_or(0);
-        if length > 0 && matches!(method, "GET" | "DELETE") {
-            let message = format!("Unexpected content for method '{method}'");
-            return Err(Refusal::new(501, message));
-        }
-        if length > BODY_LIMIT as u64 {
-            return Err(Refusal::new(501, "for data too large"));
-        }
-        if length > 0 {
-            let kind = text(header::CONTENT_TYPE).unwrap_or_default();
-            let kind = kind.split(';').next().unwrap_or_default().trim();
-            let known = ["", "application/x-www-form-urlencoded", "application/json"];
-            if !known.contains(&kind) {
-                let message = format!("upload 'Content-Type '{kind}'' not implemented");
-                return Err(Refusal::new(506, message));
-            }
-        }
-        Ok((who, params::unescape(api_path.as_bytes(), false)))
-    }
-
-    fn handle(
-        &self,
-        method: &str,
-        path: &str,
-        query: Option<&str>,
-        headers: &HeaderMap,
-        body: &Bytes,
-        who: AuthId,
-    ) -> Response<Body> {
-        let is_json =
-            headers.get(header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/json"));
-        let from_body =
-            if is_json && !body.is_empty() { Params::from_json(body) } else { Ok(Params::from_form(body)) };
-        let mut params = match from_body {
-            Ok(params) => params,
-            Err(refusal) => return plain(&refusal, method),
-        };
-        params.override_with(Params::from_form(query.unwrap_or_default().as_bytes()));
-        let now = self.now();
-        let mut world = lock(&self.world);
-        world.settle(now);
-        let call = Call { world: &mut world, now, who, params };
-        match routes::dispatch(call, method, path) {
-            Ok(reply) => {
-                let mut envelope = json!({"data": reply.data});
-                if let Some(total) = reply.total {
-                    envelope["total"] = json!(total);
-                }
-                respond(200, "OK", Some(&envelope))
-            }
-            Err(refusal) => enveloped(&refusal),
-        }
-    }
-
-    /// Lets the effect of the next running task come in time even if no request does.
-    fn wake_for_tasks(self: &Arc<Self>) {
-        let Some(due) = lock(&self.world).next_due() else {
-            return;
-        };
+    /// Handles the request some time after its connection got another answer.
+    async fn handle_later(self: &Arc<Self>, mut incoming: Incoming, later: Duration) {
+        // The body must be read while the client still sends it.
+        let body = std::mem::take(&mut incoming.body);
+        incoming.body = to_bytes(body, BODY_LIMIT).await.map(Body::from).unwrap_or_default();
         let shared = Arc::clone(self);
         tokio::spawn(async move {
-            tokio::time::sleep(due.saturating_sub(shared.born.elapsed())).await;
-            let now = shared.now();
-            lock(&shared.world).settle(now);
+            tokio::time::sleep(later).await;
+            let outcome = shared.respond(incoming).await;
+            tracing::debug!(status = outcome.status, "a request was handled after its answer");
+            shared.begun.notify_one();
         });
     }
+
+    /// The checks of the web server, then the handler.
+    async fn respond(&self, mut incoming: Incoming) -> Outcome {
+        let outcome = match self.gate(&incoming) {
+            Err(refusal) => Outcome::plain(&refusal, &incoming.method),
+            Ok(passed) => {
+                let body = std::mem::take(&mut incoming.body);
+                // The gate has looked at its length already.
+                let Ok(bytes) = to_bytes(body, upload::UPLOAD_LIMIT).await else {
+                    return Outcome::plain(&Refusal::new(501, "for data too large"), &incoming.method);
+                };
+                self.handle(&incoming, passed, &bytes)
+            }
+        };
+        if outcome.status == 401 {
+            // Only the authentication is slow; a browser's typo costs three seconds too.
+            tokio::time::sleep(self.auth_failure_delay).await;
+        }
+        outcome
+    }
+
+    /// Lets the effects of tasks come in time even if no request does; never returns.
+    pub(crate) async fn keep_time(self: Arc<Self>) {
+        loop {
+            let due = lock(&self.world).next_due_all();
+            let wait = due.map_or(Duration::MAX, |due| due.saturating_sub(self.born.elapsed()));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {
+                    let now = self.now();
+                    lock(&self.world).settle_all(now);
+                }
+                () = self.begun.notified() => {}
+            }
+        }
+    }
 }
 
-/// Finds `PVEAPIToken=ID=SECRET` (or with a space) in the header; the value is percent-decoded and
-/// split at its last `=`.
-fn token_of(header: &str) -> Option<(String, String)> {
-    let at = header.find("PVEAPIToken")?;
-    if at > 0 && !header[..at].ends_with(char::is_whitespace) {
-        return None;
-    }
-    let value = header[at..].strip_prefix("PVEAPIToken")?.strip_prefix(['=', ' '])?;
-    let value = value.split(';').next().unwrap_or_default();
-    let value = params::unescape(value.as_bytes(), false);
-    let (id, secret) = value.rsplit_once('=')?;
-    Some((id.to_owned(), secret.to_owned()))
-}
-
-/// A refusal of the web server itself: its text as the body, except where there is none at all.
-fn plain(refusal: &Refusal, method: &str) -> Response<Body> {
-    let bare = refusal.status == 401 || matches!(method, "HEAD" | "OPTIONS");
-    let mut response = respond(refusal.status, &refusal.text, None);
-    if !bare {
-        *response.body_mut() = Body::from(refusal.text.clone());
-    }
-    response
-}
-
-/// A refusal of a handler, in the JSON envelope.
-fn enveloped(refusal: &Refusal) -> Response<Body> {
-    let end = if refusal.newline { "\n" } else { "" };
-    let mut envelope = json!({"data": null, "message": format!("{}{end}", refusal.text)});
-    if !refusal.errors.is_empty() {
-        let errors: &BTreeMap<String, String> = &refusal.errors;
-        envelope["errors"] = json!(errors);
-    }
-    respond(refusal.status, &refusal.text, Some(&envelope))
-}
-
-fn respond(status: u16, reason: &str, envelope: Option<&Value>) -> Response<Body> {
-    let body = envelope.map(Value::to_string);
-    let mut response = Response::new(Body::from(body.clone().unwrap_or_default()));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let clean: String = reason
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    if let Ok(reason) = ReasonPhrase::try_from(clean) {
-        response.extensions_mut().insert(reason);
-    }
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=0"));
-    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
-    headers.insert(header::SERVER, HeaderValue::from_static("pve-api-daemon/3.0"));
-    if body.is_some() {
-        let kind = HeaderValue::from_static("application/json;charset=UTF-8");
-        headers.insert(header::CONTENT_TYPE, kind);
-    }
-    if status >= 400 {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::token_of;
-
-    #[test]
-    fn authorization_forms() {
-        let some = |id: &str, secret: &str| Some((id.to_owned(), secret.to_owned()));
-        assert_eq!(token_of("PVEAPIToken=a@pve!t=s"), some("a@pve!t", "s"));
-        assert_eq!(token_of("PVEAPIToken a@pve!t=s"), some("a@pve!t", "s"));
-        assert_eq!(token_of("x PVEAPIToken=a%3Db@pve!t=s;rest"), some("a=b@pve!t", "s"));
-        assert_eq!(token_of("Bearer x"), None);
-        assert_eq!(token_of("xPVEAPIToken=a=b"), None);
-        assert_eq!(token_of("PVEAPIToken=nothing"), None);
-        assert_eq!(token_of("PVEAPIToken="), None);
-    }
+/// Seconds since 1970.
+pub(crate) fn unix_now() -> i64 {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(unix.as_secs()).unwrap_or(i64::MAX)
 }

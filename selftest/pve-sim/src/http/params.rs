@@ -17,6 +17,8 @@ pub(crate) enum Ty {
     Vmid,
     /// A snapshot name.
     SnapName,
+    /// The id of an API token.
+    TokenId,
     /// One of these words.
     Enum(&'static [&'static str]),
     /// Any text of at most this many characters.
@@ -95,9 +97,24 @@ impl Params {
         Ok(())
     }
 
+    /// Sets a parameter.
+    pub(crate) fn put(&mut self, name: &str, value: &str) {
+        self.0.insert(name.to_owned(), vec![value.to_owned()]);
+    }
+
+    /// Removes a parameter and gives its value.
+    pub(crate) fn take(&mut self, name: &str) -> Option<String> {
+        self.0.remove(name)?.into_iter().next()
+    }
+
     /// The value of a parameter.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).and_then(|v| v.first()).map(String::as_str)
+    }
+
+    /// All values of a parameter that is a list.
+    pub(crate) fn all(&self, name: &str) -> &[String] {
+        self.0.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Whether a checked boolean is 1.
@@ -162,6 +179,12 @@ impl Ty {
                 Ok(100..=999_999_999) if !value.starts_with(['+', '0']) => None,
                 Ok(_) => Some("invalid format - value does not look like a valid VM ID\n".to_owned()),
             },
+            Ty::TokenId => {
+                let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+                let first = value.bytes().next().is_some_and(|b| b.is_ascii_alphabetic());
+                let pattern = "value does not match the regex pattern";
+                (!first || value.len() < 2 || !value.bytes().all(good)).then(|| pattern.to_owned())
+            }
             Ty::SnapName => {
                 if !is_config_id(value) {
                     return Some(format!("invalid format - invalid configuration ID '{value}'\n"));

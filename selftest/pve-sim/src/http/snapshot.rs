@@ -49,8 +49,8 @@ pub(crate) fn index(call: &Call<'_>, at: At<'_>) -> Result<Reply, Refusal> {
 pub(crate) fn delete(call: &mut Call<'_>, at: At<'_>, name: &str) -> Result<Reply, Refusal> {
     let fields = [NODE, VMID, NAME, Field("force", Ty::Bool, true)];
     let vmid = at.check(call, &["VM.Snapshot"], &fields)?;
-    let name = name.to_owned();
-    begin(call, at, vmid, Job::DeleteSnapshot { name })
+    let (name, force) = (name.to_owned(), call.params.flag("force"));
+    begin(call, at, vmid, Job::DeleteSnapshot { name, force })
 }
 
 pub(crate) fn config(call: &Call<'_>, at: At<'_>, name: &str) -> Result<Reply, Refusal> {

@@ -332,7 +332,8 @@ impl Access {
         let mut found: (usize, Vec<(&str, bool)>) = (0, Vec::new());
         for line in self.acl.iter().filter(|line| line.who == *who) {
             let is_target = line.path == path;
-            if !is_target && !(line.propagate && is_above(&line.path, path)) {
+            let inherits = line.propagate && is_above(&line.path, path);
+            if !is_target && !inherits {
                 continue;
             }
             if line.path.len() > found.0 {

@@ -67,7 +67,10 @@ impl OptionKind {
 fn is_dns_name(text: &str) -> bool {
     let label = |part: &str| {
         let clean = |c: char| c.is_ascii_alphanumeric() || c == '-';
-        !part.is_empty() && part.len() <= 63 && part.chars().all(clean) && !part.starts_with('-')
+        !part.is_empty()
+            && part.len() <= 63
+            && part.chars().all(clean)
+            && !part.starts_with('-')
             && !part.ends_with('-')
     };
     text.len() <= 255 && text.split('.').all(label)
@@ -75,11 +78,8 @@ fn is_dns_name(text: &str) -> bool {
 
 /// Tags as they are kept: lower case, sorted, once each.
 fn read_tags(text: &str) -> Result<String, String> {
-    let mut tags: Vec<String> = text
-        .split([',', ';', ' '])
-        .filter(|tag| !tag.is_empty())
-        .map(str::to_ascii_lowercase)
-        .collect();
+    let mut tags: Vec<String> =
+        text.split([',', ';', ' ']).filter(|tag| !tag.is_empty()).map(str::to_ascii_lowercase).collect();
     let clean = |tag: &String| {
         let first = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
         tag.bytes().next().is_some_and(first)
@@ -102,8 +102,20 @@ fn is_startup(text: &str) -> bool {
 
 /// The models a virtual network device may have.
 const MODELS: [&str; 14] = [
-    "e1000", "e1000-82540em", "e1000-82544gc", "e1000-82545em", "e1000e", "i82551", "i82557b", "i82559er",
-    "ne2k_isa", "ne2k_pci", "pcnet", "rtl8139", "virtio", "vmxnet3",
+    "e1000",
+    "e1000-82540em",
+    "e1000-82544gc",
+    "e1000-82545em",
+    "e1000e",
+    "i82551",
+    "i82557b",
+    "i82559er",
+    "ne2k_isa",
+    "ne2k_pci",
+    "pcnet",
+    "rtl8139",
+    "virtio",
+    "vmxnet3",
 ];
 
 fn format_error(detail: &str) -> String {
@@ -116,8 +128,21 @@ fn check_net(kind: Kind, key: &str, text: &str) -> Result<(), String> {
             &["model", "macaddr", "bridge", "firewall", "link_down", "mtu", "queues", "rate", "tag", "trunks"]
         }
         Kind::Lxc => &[
-            "name", "bridge", "firewall", "gw", "gw6", "host-managed", "hwaddr", "ip", "ip6", "link_down", "mtu",
-            "rate", "tag", "trunks", "type",
+            "name",
+            "bridge",
+            "firewall",
+            "gw",
+            "gw6",
+            "host-managed",
+            "hwaddr",
+            "ip",
+            "ip6",
+            "link_down",
+            "mtu",
+            "rate",
+            "tag",
+            "trunks",
+            "type",
         ],
     };
     let mut named = false;
@@ -133,7 +158,9 @@ fn check_net(kind: Kind, key: &str, text: &str) -> Result<(), String> {
         }
         let is_flag = matches!(name, "firewall" | "link_down");
         if is_flag && !matches!(value, "0" | "1") {
-            return Err(format_error(&format!("{key}.{name}: type check ('boolean') failed - got '{value}'")));
+            return Err(format_error(&format!(
+                "{key}.{name}: type check ('boolean') failed - got '{value}'"
+            )));
         }
     }
     if named {

@@ -19,6 +19,7 @@ impl World {
         let mut w = World::empty([0x42; 32]);
         w.demo_access();
         w.demo_storages();
+        w.demo_stock(CREATED);
         w.demo_qemu(100, "web", "local-lvm:vm-100-disk-0,size=16G", 2048, 2);
         w.demo_qemu(101, "db", "local-lvm:vm-101-disk-0,size=32G", 4096, 2);
         w.demo_qemu(102, "files", "tank:vm-102-disk-0,size=64G", 1024, 1);

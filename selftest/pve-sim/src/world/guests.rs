@@ -85,6 +85,8 @@ pub struct Guest {
     pub agent: Option<Agent>,
     /// Network addresses inside a running container, as `ADDRESS/PREFIX`.
     pub addresses: Vec<String>,
+    /// Sizes of volumes whose lines do not tell them, such as unused ones.
+    pub(super) sizes: BTreeMap<String, u64>,
 }
 
 impl Guest {
@@ -100,6 +102,7 @@ impl Guest {
             deaf: false,
             agent: None,
             addresses: vec!["192.0.2.20/24".to_owned()],
+            sizes: BTreeMap::new(),
         }
     }
 
@@ -184,7 +187,12 @@ impl Guest {
             })
             .map(|(_, value)| value)
             // A change that waits for the next start has its volume already.
-            .chain(self.pending.iter().filter(|(k, _)| is_volume_key(self.kind, k)).filter_map(|(_, v)| v.as_ref()))
+            .chain(
+                self.pending
+                    .iter()
+                    .filter(|(k, _)| is_volume_key(self.kind, k))
+                    .filter_map(|(_, v)| v.as_ref()),
+            )
             .filter_map(Value::as_str)
             .filter(|text| !text.contains("media=cdrom"))
             .map(|text| text.split(',').next().unwrap_or_default())
@@ -232,7 +240,7 @@ pub(crate) fn numbered(key: &str, prefix: &str) -> bool {
 }
 
 /// `8G`, `52429K` or a plain number of bytes.
-pub(super) pub(crate) fn parse_size(text: &str) -> u64 {
+pub(crate) fn parse_size(text: &str) -> u64 {
     let shift = match text.as_bytes().last() {
         Some(b'K') => 10,
         Some(b'M') => 20,

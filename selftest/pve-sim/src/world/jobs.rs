@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::lifecycle::{CloneOrder, CreateOrder, MoveOrder};
-use super::{AuthId, Exit, Kind, Now, Task, Tasks, Upid, World};
+use super::{AuthId, Exit, Kind, Now, StorageJob, Task, Tasks, Upid, World};
 
 /// The work of a task on one guest.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +80,8 @@ pub enum Job {
     Move(Box<MoveOrder>),
     /// Serve a console until it is closed.
     Console,
+    /// Something about storages; see [`World::begin_storage`].
+    Storage(StorageJob),
 }
 
 impl Job {
@@ -106,6 +108,7 @@ impl Job {
             Job::Move(_) if kind == Kind::Lxc => return "move_volume".to_owned(),
             Job::Move(_) => "move",
             Job::Console => return "vncproxy".to_owned(),
+            Job::Storage(_) => return "unknown".to_owned(),
         };
         format!("{}{verb}", kind.task_prefix())
     }
@@ -231,6 +234,10 @@ impl World {
     }
 
     fn finish(&mut self, index: usize, now: Now) {
+        if matches!(self.tasks.all[index].job, Job::Storage(_)) {
+            self.storage_due(index, now);
+            return;
+        }
         let task = &self.tasks.all[index];
         let (kind, vmid) = self.subject(&task.upid);
         let who = task.upid.user.clone();
@@ -278,6 +285,12 @@ impl World {
         let Some(task) = self.tasks.find(upid).filter(|t| t.ended.is_none()) else {
             return;
         };
+        if matches!(task.job, Job::Storage(_)) {
+            if let Some(index) = self.tasks.all.iter().position(|t| t.upid.to_string() == upid) {
+                self.storage_interrupted(index, now);
+            }
+            return;
+        }
         let (cleans_up, text) = task.job.interrupted();
         let job = task.job.clone();
         let (kind, vmid) = self.subject(&task.upid);

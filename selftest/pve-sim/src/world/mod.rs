@@ -4,10 +4,14 @@
 //! on time takes a [`Now`], and fresh identities are derived from a seed the caller gives.
 
 mod access;
-mod cluster;
 mod agent;
+mod backup;
+mod backup_log;
+mod calendar;
+mod cluster;
 mod config;
 mod demo;
+mod depot;
 mod disks;
 mod effects;
 mod error;
@@ -17,12 +21,16 @@ mod jobs;
 mod lifecycle;
 mod options;
 mod pending;
+mod restore;
+mod retention;
+mod rows;
 mod scale;
 mod snapshots;
 mod storage;
 mod tasks;
 mod tickets;
 mod views;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,17 +40,31 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 pub use access::{Access, AclEntry, AuthId, Pool, Privileges, Token, User, WRIT_AGENT};
+pub use agent::Agent;
+pub(crate) use backup::unknown_variables;
+pub use backup::{Progress, Vzdump};
+pub use calendar::Date;
 pub use cluster::{Cluster, HaRequest, HaResource, Peer};
+pub use depot::{Marked, StorageJob};
+pub use disks::{Feature, NewDisk};
 pub use error::Refusal;
-pub use faults::{FaultPlan, FaultRule, Mishap, NewCertificate};
+pub use faults::{FAULT_EXAMPLES, FaultPlan, FaultRule, Mishap, NewCertificate};
 pub use guests::{Config, Guest, Kind, Running};
 pub use jobs::{Fault, Injection, Job};
+pub use lifecycle::{CloneOrder, CreateOrder, MoveOrder};
+pub use restore::Restore;
+pub use retention::{Candidate, Keep, Mark};
 pub use scale::MAX_GUESTS;
 pub use snapshots::Snapshot;
 pub use storage::{Storage, ThinPool};
 pub use tasks::{Exit, Task, TaskFilter, Tasks, Upid};
+pub use volumes::{SavedGuest, Stock, Volume, VolumeName};
 
-pub(crate) use config::{OptionKind, option_kind};
+pub(crate) use disks::{MAX_DISK, is_cdrom, parse_new_disk, size_of, volumes_of};
+pub(crate) use guests::{is_volume_key, numbered, parse_size};
+pub(crate) use lifecycle::volume_at;
+pub(crate) use options::{Need, option_spec};
+pub(crate) use pending::bridge_path;
 
 /// The instant a request is handled at: the wall clock, and a monotonic clock for durations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,6 +100,8 @@ pub struct World {
     pub guests: BTreeMap<u32, Guest>,
     /// Storages by id.
     pub storages: BTreeMap<String, Storage>,
+    /// Volumes that are no disks of guests, backup and replication jobs.
+    pub stock: Stock,
     /// Running and finished tasks.
     pub tasks: Tasks,
     /// How long a task runs before its effect is applied.
@@ -108,6 +132,7 @@ impl World {
             access: Access::with_builtin_roles(),
             guests: BTreeMap::new(),
             storages: BTreeMap::new(),
+            stock: Stock::default(),
             tasks: Tasks::default(),
             task_duration: Duration::from_millis(50),
             injections: Vec::new(),

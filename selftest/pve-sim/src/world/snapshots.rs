@@ -24,7 +24,8 @@ pub struct Snapshot {
 
 /// Keys that belong to a configuration section itself and are not copied between sections.
 fn is_private(key: &str) -> bool {
-    matches!(key, "lock" | "description" | "parent") || super::guests::numbered(key, "unused")
+    matches!(key, "lock" | "description" | "parent" | "vmstate" | "runningmachine" | "runningcpu")
+        || super::guests::numbered(key, "unused")
 }
 
 fn copied(config: &Config) -> Config {
@@ -101,12 +102,13 @@ impl Guest {
         if let Some(parent) = self.config.get("parent") {
             config.insert("parent".to_owned(), parent.clone());
         }
+        let saves = vmstate && self.running.is_some();
         let order = self.snapshots.values().map(|s| s.order).max().unwrap_or(0) + 1;
         let snapshot = Snapshot {
             config,
             snaptime: now.unix,
             description: text.to_owned(),
-            vmstate: vmstate && self.running.is_some(),
+            vmstate: saves,
             snapstate: Some("prepare".to_owned()),
             order,
         };
@@ -141,7 +143,31 @@ impl Guest {
             config.insert("vmgenid".to_owned(), json!(genid));
         }
         let vmstate = snapshot.vmstate;
+        // A disk that came after the snapshot is not lost: it becomes an unused one.
+        let kept: Vec<(String, u64)> = self
+            .volumes()
+            .into_iter()
+            .map(|(key, volume)| {
+                (volume.to_owned(), super::disks::size_of(self.text(key).unwrap_or_default()))
+            })
+            .collect();
+        let named = |config: &Config, volume: &str| {
+            config.values().filter_map(Value::as_str).any(|t| t.split(',').next() == Some(volume))
+        };
+        for (volume, bytes) in kept {
+            if volume.contains(':') && !named(&config, &volume) {
+                config.insert(super::disks::unused_key(&config), json!(volume));
+                self.sizes.insert(volume, bytes);
+            }
+        }
+        // One that is in use again is not unused any more.
+        let used: Vec<String> =
+            super::disks::volumes_of(self.kind, &config).map(|(_, volume)| volume.to_owned()).collect();
+        for volume in used {
+            super::disks::forget_unused(&mut config, &volume);
+        }
         self.config = config;
+        self.pending.clear();
         vmstate
     }
 

@@ -171,7 +171,7 @@ impl Storage {
         });
         for (key, value) in &self.options {
             // Secrets are kept in files that the API never shows.
-            if !matches!(key.as_str(), "password" | "encryption-key" | "master-pubkey") {
+            if !matches!(key.as_str(), "password" | "encryption-key" | "master-pubkey" | "health") {
                 row[key] = value.clone();
             }
         }
@@ -341,7 +341,8 @@ mod tests {
 
     #[test]
     fn kinds_differ_in_snapshots() {
-        let can = |plugin: &str, kind, volume: &str| Storage::new(plugin, "images", 1).can_snapshot(kind, volume);
+        let can =
+            |plugin: &str, kind, volume: &str| Storage::new(plugin, "images", 1).can_snapshot(kind, volume);
         for plugin in ["lvmthin", "zfspool", "btrfs", "rbd"] {
             assert!(can(plugin, Kind::Lxc, "vm-1-disk-0"), "{plugin}");
         }

@@ -37,7 +37,7 @@ impl Guest {
             Kind::Lxc => u64::from(NODE_CPUS),
         };
         let cores = self.config.get("cores").and_then(Value::as_u64).unwrap_or(default);
-        cores * self.config.get("sockets").and_then(Value::as_u64).unwrap_or(1)
+        cores.saturating_mul(self.config.get("sockets").and_then(Value::as_u64).unwrap_or(1))
     }
 
     fn uptime(&self, now: Now) -> i64 {
