@@ -13,7 +13,10 @@
 //!   `unexpected status` is *unknown*, not failure.
 //! * **A lost answer is not failure either.** [`ApiError::delivery`] says whether the request was
 //!   never sent, was answered, or may have been executed. Mutations are never sent twice;
-//!   [`Client::find_tasks`] looks for the task a lost answer would have named.
+//!   [`Client::find_task`] looks for the task a lost answer would have named, and says so where it
+//!   cannot be told.
+//! * **The task's end is not the guest's.** [`Client::power_end`] follows a guest that HA manages to the
+//!   state wanted.
 //! * **Everything is a 500.** [`ApiError::class`] sorts the texts (locked, busy, no quorum, changed
 //!   config, unknown guest) and each error's sentence says what to do.
 //! * **Types wobble.** `"101"`, `1.5e+15`, `""` for false, absent keys: decoding is lenient for
@@ -29,37 +32,66 @@
 //!
 //! This crate never starts a process and depends on no other crate of the workspace.
 
-mod classify;
+mod access;
+mod backup;
+pub mod catalog;
 mod client;
-mod config;
-mod endpoint;
-mod error;
-mod guests;
-mod ids;
-mod lenient;
-mod pin;
+mod cluster;
+mod console;
+mod guest;
+mod node;
+mod storage;
 mod task;
-mod task_api;
-mod tls;
-mod token;
-mod transport;
-mod types;
-mod upid;
+mod value;
+mod wire;
 
-pub use classify::{ErrorClass, classify_text};
+pub use access::{Permissions, TokenInfo};
+pub use backup::jobs::{BackupJob, IncludedGuest, IncludedVolume, UncoveredGuest};
+pub use backup::vzdump::{Backup, BackupDefaults, BackupMode, Compression, StoredConfig};
+pub use catalog::Started;
 pub use client::Client;
-pub use config::GuestConfig;
-pub use endpoint::{Endpoint, EndpointError};
-pub use error::{ApiError, ClientError, Delivery};
-pub use guests::{CurrentState, Snapshot, SnapshotList};
-pub use ids::{GuestKind, IdError, NodeName, SnapshotName, Vmid};
-pub use pin::{Pin, PinError, PinKind, PinSet};
-pub use task::{TaskEnd, TaskStatus};
-pub use task_api::{LogLine, TaskEntry, TaskFilter, TaskLog, TaskSource};
-pub use tls::PinMismatch;
-pub use token::{ApiToken, TokenError};
-pub use types::{
-    CertificateInfo, CpuInfo, GuestStatus, HaStatus, KernelInfo, NodeEntry, NodeStatus, NodeTime,
-    Permissions, Resource, ResourceKind, RunState, StorageStatus, ThinPool, Usage, Version,
+pub use cluster::ha::{HaEntry, HaResource};
+pub use cluster::metrics::Metric;
+pub use cluster::pool::Pool;
+pub use cluster::replication::ReplicationJob;
+pub use cluster::{ClusterEntry, NodeEntry, Resource, ResourceFilter, ResourceKind, Version};
+pub use console::{ConsoleSocket, ConsoleTicket};
+pub use guest::agent::{ExecStatus, GuestAddress, GuestInterface, GuestSystem};
+pub use guest::change::ConfigChange;
+pub use guest::config::{GuestConfig, PendingOption};
+pub use guest::create::{CreateLxc, CreateQemu, DestroyFirst, Restore};
+pub use guest::disk::{GrowBy, MoveVolume};
+pub use guest::lifecycle::{CloneGuest, Destroy, DiskFormat};
+pub use guest::power::Shutdown;
+pub use guest::property::{PropertyError, PropertyString};
+pub use guest::snapshot::{
+    CurrentState, Feature, FeatureAnswer, NewSnapshot, Snapshot, SnapshotConfig, SnapshotList,
 };
-pub use upid::{Upid, UpidError};
+pub use guest::status::{GuestStatus, HaStatus, RunState};
+pub use node::disk::{
+    DirectoryMount, Disk, Smart, SmartAttribute, ThinPool, VolumeGroup, ZfsDetail, ZfsDevice, ZfsPool,
+};
+pub use node::history::{Journal, JournalFilter, RrdPoint, Timeframe};
+pub use node::system::{Dns, GuestTraffic, Interface, Package, Service, Subscription, UsbDevice};
+pub use node::{CertificateInfo, CpuInfo, KernelInfo, NodeStatus, NodeTime, Usage};
+pub use storage::content::{ContentFilter, Verification, Volume, VolumeChange, VolumeInfo};
+pub use storage::fetch::{Appliance, Checksum, DownloadUrl, Fetched};
+pub use storage::list::{Content, StorageConfig, StorageState, StorageStatus};
+pub use storage::prune::{Mark, PruneItem, PruneScope, Retention};
+pub use storage::upload::Upload;
+pub use storage::volid::{StorageName, Volid, VolidError, VolumeKind, VolumeTime};
+pub use task::find::{Doubt, FoundTask};
+pub use task::power::{PowerEnd, PowerOutcome};
+pub use task::wait::WaitOptions;
+pub use task::watch::{TaskEnd, TaskStatus};
+pub use task::{LogLine, TaskEntry, TaskFilter, TaskLog, TaskResult, TaskSource};
+pub use value::ids::{GuestKind, IdError, NodeName, SnapshotName, Vmid};
+pub use value::upid::{Upid, UpidError};
+pub use wire::classify::{ErrorClass, classify_text};
+pub use wire::endpoint::{Endpoint, EndpointError};
+pub use wire::error::{ApiError, ClientError, Delivery};
+pub use wire::pin::{Pin, PinError, PinKind, PinSet};
+pub use wire::pindir::{PinDir, PinDirError};
+pub use wire::presented::Presented;
+pub use wire::tls::PinMismatch;
+pub use wire::token::{ApiToken, TokenError};

@@ -127,23 +127,80 @@ async fn a_get_survives_two_broken_connections_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_mutation_is_sent_once_whatever_happens() {
-    let truncated =
-        || React::SendAndClose(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{\"data\":".to_vec());
-    let reactions: [fn() -> React; 6] = [
-        || React::Close,
-        truncated,
-        || React::ok("null"),
-        || React::ok("\"OK\""),
-        || React::Send(b"HTTP/1.1 596 Connection timed out\r\nContent-Length: 0\r\n\r\n".to_vec()),
-        || React::Send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>".to_vec()),
-    ];
-    for react in reactions {
-        let (server, client) = Server::pinned(move |_, _| react()).await;
-        let error = snapshot(&client).await.unwrap_err();
-        assert_eq!(error.delivery(), Delivery::MaybeExecuted, "{error}");
-        assert_eq!(server.count(), 1, "{error}");
+async fn a_get_is_repeated_while_a_daemon_restarts_and_never_after_a_timeout() {
+    let restarting = || React::json("595 Connection refused", "");
+    let (server, client) =
+        Server::pinned(move |_, n| if n < 2 { restarting() } else { React::ok(VERSION) }).await;
+    client.version().await.unwrap();
+    assert_eq!(server.count(), 3);
+    for status in ["595 No route to host", "596 Connection timed out", "597 ", "500 got timeout", "503 no"] {
+        let (server, client) = Server::pinned(move |_, _| React::json(status, "")).await;
+        client.version().await.unwrap_err();
+        assert_eq!(server.count(), 1, "{status}");
     }
+}
+
+/// Sends each kind of mutation once and says what became of it.
+async fn mutate(client: &Client) -> [ApiError; 3] {
+    let digest = "da39a3ee5e6b4b0d3255bfef95601890afd80709";
+    let changes = BTreeMap::from([("tags", "a".to_owned())]);
+    [
+        snapshot(client).await.unwrap_err(),
+        client.snapshot_delete(GuestKind::Qemu, vmid(), &name("before")).await.unwrap_err(),
+        client.set_guest_config(GuestKind::Qemu, vmid(), changes, digest).await.unwrap_err(),
+    ]
+}
+
+#[tokio::test]
+async fn a_mutation_is_sent_once_whatever_happens() {
+    use Delivery::{Answered, MaybeExecuted, NotSent};
+    let json = |status: &'static str, body: &'static str, delivery| {
+        (Box::new(move || React::json(status, body)) as Box<dyn Fn() -> React + Send + Sync>, delivery)
+    };
+    let bytes = |bytes: &'static [u8]| {
+        (
+            Box::new(move || React::SendAndClose(bytes.to_vec())) as Box<dyn Fn() -> React + Send + Sync>,
+            MaybeExecuted,
+        )
+    };
+    let faults = [
+        (Box::new(|| React::Close) as Box<dyn Fn() -> React + Send + Sync>, MaybeExecuted),
+        bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{\"data\":"),
+        bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n{\"data\":"),
+        bytes(b"HTTP/1.1 200"),
+        bytes(b"garbage\r\n\r\n"),
+        json("200 OK", "<html>", MaybeExecuted),
+        json("200 OK", "{}", MaybeExecuted),
+        json("403 no", "", Answered),
+        json("500 can't lock file '/var/lock/x' - got timeout", "", Answered),
+        json("501 no", "", Answered),
+        json("302 no", "", Answered),
+        json("502 no", "", MaybeExecuted),
+        json("503 no", "", MaybeExecuted),
+        json("504 no", "", MaybeExecuted),
+        json("595 Connection refused", "", NotSent),
+        json("596 Connection timed out", "", MaybeExecuted),
+        json("597 no", "", MaybeExecuted),
+        json("598 no", "", MaybeExecuted),
+        json("599 no", "", MaybeExecuted),
+    ];
+    for (react, delivery) in faults {
+        let (server, client) = Server::pinned(move |_, _| react()).await;
+        for error in mutate(&client).await {
+            assert_eq!(error.delivery(), delivery, "{error}");
+        }
+        assert_eq!(server.count(), 3, "of three mutations, {delivery:?}");
+    }
+    // An answer that is no UPID where one was promised.
+    for data in ["null", "\"OK\"", "7", "\"UPID:x\""] {
+        let (server, client) = Server::pinned(move |_, _| React::ok(data)).await;
+        assert_eq!(snapshot(&client).await.unwrap_err().delivery(), MaybeExecuted);
+        assert_eq!(server.count(), 1, "{data}");
+    }
+    // A refused token costs one request, and the next ones are not sent at all.
+    let (server, client) = Server::pinned(|_, _| React::json("401 no", "")).await;
+    let deliveries = mutate(&client).await.map(|error| error.delivery());
+    assert_eq!((deliveries, server.count()), ([Answered, NotSent, NotSent], 1));
 }
 
 #[tokio::test]
@@ -262,6 +319,33 @@ async fn at_most_two_requests_are_in_flight() {
         call.await.unwrap().unwrap();
     }
     assert_eq!(server.count(), 6 + 10);
+}
+
+#[tokio::test]
+async fn what_touches_disks_goes_one_at_a_time_and_leaves_room_for_others() {
+    let (open, gate) = tokio::sync::watch::channel(false);
+    let (server, client) = Server::pinned(move |seen, _| {
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{\"data\":[]}".to_vec();
+        if seen.target.contains("/disks/") { React::Behind(gate.clone(), answer) } else { React::ok("[]") }
+    })
+    .await;
+    let calls: Vec<_> = (0..4)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.zfs_pools().await })
+        })
+        .collect();
+    eventually("one slow request", || server.count() == 1).await;
+    // The other place is free while three more wait, and none of them takes it.
+    for _ in 0..10 {
+        client.nodes().await.unwrap();
+    }
+    assert_eq!(server.count(), 1 + 10);
+    open.send(true).unwrap();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(server.count(), 4 + 10);
 }
 
 #[tokio::test]

@@ -165,3 +165,101 @@ async fn nobody_listening_is_not_a_trust_problem() {
     assert_eq!((error.class(), error.delivery()), (ErrorClass::NodeUnreachable, Delivery::NotSent));
     assert!(error.to_string().contains("Connection refused"), "{error}");
 }
+
+#[tokio::test]
+async fn what_was_presented_is_known_after_the_connection_and_only_then() {
+    let mut dated = params(&["localhost"]);
+    dated.not_after = date_time_ymd(2030, 1, 31);
+    let key = KeyPair::generate().unwrap();
+    let cert = dated.self_signed(&key).unwrap();
+    let identity = Identity { chain: vec![cert.der().clone()], key };
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = server_config(identity.chain.clone(), &identity.key, &[version]);
+        let server = Server::start(config, |_, _| React::ok(VERSION)).await;
+        for pin in [identity.leaf_pin(), identity.spki_pin()] {
+            let client = client(&server, vec![pin]);
+            assert_eq!(client.presented(), None);
+            client.version().await.unwrap();
+            let presented = client.presented().unwrap();
+            assert_eq!((presented.leaf, presented.spki), (identity.leaf_pin(), identity.spki_pin()));
+            assert_eq!((presented.not_after, presented.matched), (Some(1_896_048_000), pin));
+        }
+    }
+    // A copy of the certificate without its key proves nothing, and is not reported either.
+    let config = server_config(identity.chain.clone(), &KeyPair::generate().unwrap(), rustls::ALL_VERSIONS);
+    let server = Server::start(config, |_, _| React::ok(VERSION)).await;
+    let client = client(&server, vec![identity.spki_pin()]);
+    client.version().await.unwrap_err();
+    assert_eq!(client.presented(), None);
+}
+
+#[tokio::test]
+async fn a_mismatch_shows_both_fingerprints_and_how_to_re_pin() {
+    let (identity, other) = (Identity::self_signed(&["localhost"]), Identity::self_signed(&["localhost"]));
+    let server = serve(&identity).await;
+    for (old, new) in [(other.spki_pin(), identity.spki_pin()), (other.leaf_pin(), identity.leaf_pin())] {
+        let text = refused(&server, vec![old]).await.to_string();
+        assert!(text.contains(&format!("expected {old}")), "{text}");
+        assert!(text.contains(&format!("`sed -i 's/{old}/{new}/' CONFIG`")), "{text}");
+    }
+}
+
+/// A directory of fingerprints as root's oneshot leaves it.
+fn root_copy(pins: &[Pin]) -> (tempfile::TempDir, proxmox_client::PinDir) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pins");
+    std::fs::write(&path, pins.iter().map(|pin| format!("{pin}\n")).collect::<String>()).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let pins = proxmox_client::PinDir::new(directory.path());
+    (directory, pins)
+}
+
+fn client_with_copy(server: &Server, pin: Pin, copy: proxmox_client::PinDir) -> proxmox_client::Client {
+    let pins = proxmox_client::PinSet::new(vec![pin]).unwrap().with_root_copy(copy);
+    let url = format!("https://127.0.0.1:{}", server.address.port());
+    let token = common::TOKEN.parse().unwrap();
+    proxmox_client::Client::new(url.parse().unwrap(), pins, token).unwrap().with_node("pve1".parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_changed_leaf_is_accepted_when_root_wrote_it_down() {
+    let (old, new) = (Identity::self_signed(&["localhost"]), Identity::self_signed(&["localhost"]));
+    let server = serve(&new).await;
+    let (kept, copy) = root_copy(&[new.leaf_pin()]);
+    let client = client_with_copy(&server, old.leaf_pin(), copy);
+    client.version().await.unwrap();
+    assert_eq!(client.presented().unwrap().matched, new.leaf_pin());
+    // It is remembered: root may be writing the next one just now. A mutation makes a connection anew.
+    std::fs::remove_file(kept.path().join("pins")).unwrap();
+    let (vmid, name) = (proxmox_client::Vmid::new(100).unwrap(), "before".parse().unwrap());
+    let sent = client.snapshot_delete(proxmox_client::GuestKind::Qemu, vmid, &name).await.unwrap_err();
+    assert_eq!((sent.delivery(), server.last().method.as_str()), (Delivery::MaybeExecuted, "DELETE"));
+}
+
+#[tokio::test]
+async fn a_changed_leaf_that_root_did_not_write_down_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (old, new) = (Identity::self_signed(&["localhost"]), Identity::self_signed(&["localhost"]));
+    let server = serve(&new).await;
+    let refused = async |copy: proxmox_client::PinDir| {
+        let error = client_with_copy(&server, old.leaf_pin(), copy).version().await.unwrap_err();
+        assert_eq!((error.class(), server.count()), (ErrorClass::Untrusted, 0));
+        error.to_string()
+    };
+    let (_kept, copy) = root_copy(&[old.leaf_pin()]);
+    assert!(refused(copy).await.contains("does not hold it either"));
+    // The right fingerprint where anybody could have put it.
+    let (kept, copy) = root_copy(&[new.leaf_pin()]);
+    std::fs::set_permissions(kept.path().join("pins"), std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(refused(copy).await.contains("writable by others"));
+    assert!(refused(proxmox_client::PinDir::new("/nonexistent")).await.contains("cannot read"));
+    // The right fingerprint of a certificate whose key somebody else lacks.
+    let forged = server_config(new.chain.clone(), &KeyPair::generate().unwrap(), rustls::ALL_VERSIONS);
+    let forged = Server::start(forged, |_, _| React::ok(VERSION)).await;
+    let (_kept, copy) = root_copy(&[new.leaf_pin()]);
+    let client = client_with_copy(&forged, old.leaf_pin(), copy);
+    assert_eq!(client.version().await.unwrap_err().class(), ErrorClass::Untrusted);
+    assert_eq!((forged.count(), client.presented()), (0, None));
+}

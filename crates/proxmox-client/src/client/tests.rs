@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::config::GuestConfig;
-use crate::guests::SnapshotList;
-use crate::ids::GuestKind;
-use crate::task_api::TaskEntry;
-use crate::types::*;
+use crate::cluster::*;
+use crate::guest::config::GuestConfig;
+use crate::guest::snapshot::SnapshotList;
+use crate::guest::status::*;
+use crate::node::disk::ThinPool;
+use crate::node::*;
+use crate::task::TaskEntry;
+use crate::value::ids::GuestKind;
 
 fn data(body: &str) -> Value {
     let mut envelope: Map<String, Value> = serde_json::from_str(body).unwrap();
@@ -83,7 +86,7 @@ fn cluster_resources_of_every_kind() {
 
 #[test]
 fn storages_say_when_they_are_inactive() {
-    let storages: Vec<StorageStatus> = decode(recorded!("storage-list-9"));
+    let storages: Vec<crate::StorageStatus> = decode(recorded!("storage-list-9"));
     let offline = storages.iter().find(|s| s.storage == "offl").unwrap();
     assert_eq!((offline.active, offline.enabled), (Some(false), Some(true)));
     let local = storages.iter().find(|s| s.storage == "local").unwrap();
