@@ -4,14 +4,17 @@ use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use agent::config::{AgentConfig, ProxmoxSettings};
-use agent::selftest::{self, Mode, render};
+use agent::config::AgentConfig;
+use agent::selftest::options::{Options, OptionsError, Wanted};
+use agent::selftest::task::Limits;
+use agent::selftest::{self, Check, Findings, Mode, Verdict, report};
 use agent::warden::Warden;
 use agent::{enroll, run, sentence, status};
 use authz::files;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use protocol::enroll::EnrollmentCode;
 use protocol::text::printable;
+use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
 /// Where the configuration lies unless said otherwise.
@@ -28,18 +31,8 @@ struct Cli {
     /// The configuration [default: /etc/writ/agent.toml].
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Check what works, change nothing: `read` (Proxmox; the default) or `hub` (one report).
-    #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "read")]
-    selftest: Option<String>,
-    /// With --selftest=read and no --config: the Proxmox API, https://host:8006.
-    #[arg(long, value_name = "URL", requires = "selftest", conflicts_with = "config")]
-    api: Option<String>,
-    /// With --api: what its certificate must show, such as spki:HEX64. May be repeated.
-    #[arg(long, value_name = "KIND:SHA256", requires = "api")]
-    pin: Vec<String>,
-    /// With --api: a file (mode 0600) with one line user@realm!tokenid=secret.
-    #[arg(long, value_name = "FILE", requires = "api")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    selftest: Options,
     /// Results for machines.
     #[arg(long, global = true)]
     json: bool,
@@ -63,8 +56,10 @@ enum Command {
 enum Failure {
     Sentence(String),
     Usage(clap::Error),
-    /// Printed already.
+    /// Printed already: something failed.
     Checks,
+    /// Printed already: it was not begun.
+    Refused,
 }
 
 impl<E: std::error::Error + 'static> From<E> for Failure {
@@ -89,6 +84,7 @@ fn main() -> ExitCode {
         Err(Failure::Sentence(text)) => fail(&text),
         Err(Failure::Usage(error)) => usage(&error),
         Err(Failure::Checks) => ExitCode::FAILURE,
+        Err(Failure::Refused) => ExitCode::from(2),
     }
 }
 
@@ -108,14 +104,12 @@ fn wrong_usage(kind: clap::error::ErrorKind, text: &str) -> Failure {
 }
 
 async fn dispatch(cli: Cli) -> Result<(), Failure> {
-    use clap::error::ErrorKind::{
-        ArgumentConflict, InvalidValue, MissingRequiredArgument, MissingSubcommand,
-    };
+    use clap::error::ErrorKind::{ArgumentConflict, MissingSubcommand};
     let config = |path: Option<&Path>| -> Result<AgentConfig, Failure> {
         Ok(AgentConfig::load(path.unwrap_or(Path::new(CONFIG)))?)
     };
     let path = cli.config.as_deref();
-    match (cli.command, cli.selftest.as_deref()) {
+    match (cli.command, cli.selftest.selftest.as_deref()) {
         (Some(_), Some(_)) => {
             Err(wrong_usage(ArgumentConflict, "--selftest stands alone, without a command"))
         }
@@ -126,35 +120,60 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
             do_enroll(&config, &read_code(code_file.as_deref())?).await
         }
         (Some(Command::Status), None) => print(&status::status(&config(path)?).await, Mode::Status, cli.json),
-        (None, Some("read")) => {
-            let settings = match &cli.api {
-                None => config(path)?.proxmox,
-                Some(api) => {
-                    let token_file = cli
-                        .token_file
-                        .ok_or_else(|| wrong_usage(MissingRequiredArgument, "--api needs --token-file FILE"))?;
-                    ProxmoxSettings::from_parts(api, &cli.pin, token_file, None).map_err(|(key, problem)| {
-                        let option = if key == "pins" { "pin" } else { key };
-                        Failure::Sentence(format!("--{option}: {problem}"))
-                    })?
-                }
-            };
-            print(&selftest::read::read(&settings).await, Mode::Read, cli.json)
-        }
-        (None, Some("hub")) => print(&selftest::hub::hub(&config(path)?).await, Mode::Hub, cli.json),
-        (None, Some("task")) => Err(Failure::Sentence(
-            "--selftest=task is not in this version, and would change a guest: use --selftest=read or --selftest=hub"
-                .to_owned(),
-        )),
-        (None, Some(other)) => {
-            let text = format!("--selftest={}: there is read and hub", printable(other));
-            Err(wrong_usage(InvalidValue, &text))
-        }
+        (None, Some(mode)) => test(&cli.selftest, mode, path.unwrap_or(Path::new(CONFIG)), cli.json).await,
     }
 }
 
-fn print(checks: &[selftest::Check], mode: Mode, json: bool) -> Result<(), Failure> {
-    let (text, ok) = render(mode, checks, json);
+async fn test(options: &Options, mode: &str, config: &Path, json: bool) -> Result<(), Failure> {
+    let wanted = options.wanted(mode, config).map_err(|error| match error {
+        OptionsError::Usage(text) => wrong_usage(clap::error::ErrorKind::ValueValidation, &text),
+        OptionsError::Setup(text) => Failure::Sentence(text),
+    })?;
+    let mut findings = Findings::told(
+        // A reader that has gone away is no reason to leave a guest half tested.
+        move |check| {
+            if !json {
+                drop(say(&format!("{check}\n")))
+            }
+        },
+        |text| eprintln!("... {}", printable(text)),
+    );
+    let (mode, verdict) = match wanted {
+        Wanted::Hub(config) => return print(&selftest::hub::hub(&config).await, Mode::Hub, json),
+        Wanted::Read { proxmox, role, of_agent } => {
+            selftest::read::read(&proxmox, role, of_agent, &mut findings).await;
+            (Mode::Read, findings.verdict())
+        }
+        Wanted::Task { proxmox, vmid, allow_stop } => {
+            let stop = interrupted()?;
+            let limits = Limits::default();
+            let verdict = selftest::task::task(&proxmox, vmid, allow_stop, limits, stop, &mut findings).await;
+            (Mode::Task, verdict)
+        }
+    };
+    if json {
+        say(&findings.json(mode))?;
+    }
+    match verdict {
+        Verdict::Ok => Ok(()),
+        Verdict::Failed => Err(Failure::Checks),
+        Verdict::Refused => Err(Failure::Refused),
+    }
+}
+
+/// Ctrl-C or a stop of the system.
+fn interrupted() -> Result<impl Future<Output = ()>, Failure> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+fn print(checks: &[Check], mode: Mode, json: bool) -> Result<(), Failure> {
+    let (text, ok) = report::render(mode, checks, json);
     say(&text)?;
     if ok { Ok(()) } else { Err(Failure::Checks) }
 }
@@ -175,7 +194,7 @@ async fn serve(config: &AgentConfig) -> Result<(), Failure> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .init();
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let stop = async {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -249,6 +268,8 @@ mod tests {
             &["status", "--config", "a.toml", "--json"],
             &["--selftest", "--config", "a.toml"],
             &["--selftest=hub", "--config", "a.toml", "--json"],
+            &["--selftest=task", "--config", "a.toml", "--token-file", "t", "--vmid", "101", "--allow-stop"],
+            &["--selftest", "--role", "act", "--node", "pve1", "--config", "a.toml"],
             &[
                 "--selftest=read",
                 "--api",
@@ -263,7 +284,8 @@ mod tests {
         ] {
             assert!(parse(words).is_ok(), "{words:?}");
         }
-        assert_eq!(parse(&["--selftest", "--config", "a"]).unwrap().selftest.as_deref(), Some("read"));
+        let parsed = parse(&["--selftest", "--config", "a"]).unwrap();
+        assert_eq!(parsed.selftest.selftest.as_deref(), Some("read"));
     }
 
     #[tokio::test]
@@ -275,18 +297,22 @@ mod tests {
             &["--selftest", "run", "--config", "a.toml"],
             &["--selftest=read", "--api", "https://h", "--pin", "spki:00"],
             &["--selftest=read", "--pin", "spki:00"],
+            &["--selftest=task", "--config", "a.toml", "--token-file", "t"],
+            &["--selftest=task", "--config", "a.toml", "--vmid", "101"],
+            &["--vmid", "101", "--config", "a.toml"],
+            &["run", "--allow-stop", "--config", "a.toml"],
+            &["--selftest=read", "--token-file", "t", "--api", "https://h"],
+            &["--selftest=read", "--token-file", "t", "--api", "https://h", "--pin", "spki:xx"],
             &["--selftest=read", "--api", "https://h", "--config", "a.toml"],
             &["deregister"],
         ] {
             assert!(matches!(failure(words).await, Failure::Usage(_)), "{words:?}");
         }
-        let read = ["--selftest=read", "--token-file", "t", "--api"];
+        let none = "/nonexistent/agent.toml";
         for (words, says) in [
-            (vec!["--selftest=task", "--config", "a.toml"], "not in this version"),
-            (vec!["run", "--config", "/nonexistent/agent.toml"], "does not exist"),
-            ([&read[..], &["https://h"]].concat(), "no pin, no connection"),
-            ([&read[..], &["https://h", "--pin", "spki:xx"]].concat(), "--pin"),
-            ([&read[..], &["http://h", "--pin", &format!("spki:{}", "0".repeat(64))]].concat(), "--api"),
+            (vec!["run", "--config", none], "does not exist"),
+            (vec!["--selftest", "--config", none], "or give --api"),
+            (vec!["--selftest=hub", "--config", none], "does not exist"),
         ] {
             let Failure::Sentence(text) = failure(&words).await else { panic!("{words:?}") };
             assert!(text.contains(says), "{text}");

@@ -6,6 +6,8 @@
 //! | none | verify a signed order and burn its nonce (e) |
 //! | `relay` | a session's bytes through hub and agent: throughput and echo (c, c') |
 //! | `job` | a signed script, from submitting it to its durable result (b) |
+//! | `wait` | how soon after a Proxmox task's end its waiter knows (f') |
+//! | `collect` | calls and time to collect a host of many guests (f) |
 //!
 //! | module | does |
 //! |---|---|
@@ -13,10 +15,12 @@
 //! | [`part`] | the processes that the bare counterparts of hub, agent and host are made of |
 //! | [`tls`] | the bare counterparts' TLS, and trust in the stand's hub |
 //! | [`ground`] | the stand with everything of ours, ready to be measured |
+//! | [`pve`] | a simulated Proxmox VE and the client |
 
 mod ground;
 mod job;
 mod part;
+mod pve;
 mod relay;
 mod table;
 mod tls;
@@ -43,6 +47,10 @@ enum Command {
     Relay(relay::Args),
     /// A signed script: from submitting it until its result is durable at both ends
     Job(job::Args),
+    /// How soon after a Proxmox task's end its waiter knows
+    Wait(pve::wait::Args),
+    /// Calls and time to collect a host of many guests
+    Collect(pve::collect::Args),
     /// One process of a contestant; started by the others
     #[command(hide = true, subcommand)]
     Part(part::Part),
@@ -56,6 +64,8 @@ fn main() -> ExitCode {
         None => verify::run(&cli.verify),
         Some(Command::Relay(args)) => measure(relay::run(&args)),
         Some(Command::Job(args)) => measure(job::run(&args)),
+        Some(Command::Wait(args)) => measure(pve::wait::run(&args)),
+        Some(Command::Collect(args)) => measure(pve::collect::run(&args)),
         Some(Command::Part(part)) => part::run(part),
     };
     match result {

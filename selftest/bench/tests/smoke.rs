@@ -48,3 +48,20 @@ fn job() {
         assert_eq!(rows(&text, name), count, "{name}: {text}");
     }
 }
+
+#[test]
+fn wait() {
+    let text = bench(&["wait", "--rounds", "1", "--lengths", "60"]);
+    for name in ["limit: ", "writ: wait_task"] {
+        assert!(rows(&text, name) >= 1, "{name}: {text}");
+    }
+}
+
+#[test]
+fn collect() {
+    let text = bench(&["collect", "--rounds", "1", "--guests", "30", "--delays", "1"]);
+    for name in ["limit: ", "bare: ", "writ: "] {
+        assert_eq!(rows(&text, name), 1, "{name}: {text}");
+    }
+    assert!(text.contains(" calls, "), "{text}");
+}

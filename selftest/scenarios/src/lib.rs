@@ -13,6 +13,7 @@
 //! | [`courier`] | talks to the hub's API directly, with orders written by hand |
 //! | [`evil_hub`] | what somebody could do who owns the hub: rewrite its database |
 //! | [`forge`] | changes an order the way an attacker or a mistake would |
+//! | [`recordings`] | reads recorded answers with the client's decoders |
 //! | [`demo`] | `./run demo` |
 //!
 //! The tests beside this library use the same stand; `tests/fence.rs` holds the architecture to what
@@ -26,6 +27,7 @@ pub mod evil_hub;
 pub mod forge;
 pub mod process;
 pub mod processes;
+pub mod recordings;
 pub mod search;
 pub mod stand;
 pub mod tap;

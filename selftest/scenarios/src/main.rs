@@ -1,5 +1,6 @@
-//! `scenarios`: the demo.
+//! `scenarios`: the demo, and reading recordings.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -21,11 +22,30 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// Read recorded answers of a real Proxmox VE with the client's decoders: exit 0 only when all are understood
+    Recordings {
+        /// Files with one exchange a line
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Command::Demo { once } = Args::parse().command;
+    match Args::parse().command {
+        Command::Demo { once } => demo(once).await,
+        Command::Recordings { files } => match scenarios::recordings::run(&files) {
+            Ok(counts) if counts.is_good() => ExitCode::SUCCESS,
+            Ok(_) => ExitCode::FAILURE,
+            Err(trouble) => {
+                eprintln!("recordings: {trouble}");
+                ExitCode::from(2)
+            }
+        },
+    }
+}
+
+async fn demo(once: bool) -> ExitCode {
     match scenarios::demo::run(once).await {
         Ok(Ending::AsExpected) => ExitCode::SUCCESS,
         // Without --once, being stopped is how it is meant to end.

@@ -17,7 +17,12 @@ async fn looking_changes_nothing() {
 
     let out = stand.run("writ-agent", &["--selftest", "--json", "--config", &agent]).await.unwrap();
     expect("--selftest --json", &out).unwrap();
-    let _: Value = serde_json::from_str(&out.stdout).unwrap();
+    let found: Value = serde_json::from_str(&out.stdout).unwrap();
+    assert!(found["node"] == "pve1" && found["ok"] == true && found["version"].is_string(), "{found}");
+    for check in found["checks"].as_array().unwrap() {
+        assert!(check["name"].is_string() && check["detail"].is_string(), "{check}");
+        assert!(["ok", "warn"].contains(&check["state"].as_str().unwrap()), "{check}");
+    }
 
     // Without a configuration, as on a host where nothing is installed yet.
     let pins = std::fs::read_to_string(stand.at("pve/pins")).unwrap();
@@ -26,7 +31,9 @@ async fn looking_changes_nothing() {
     let args = ["--selftest=read", "--api", &api, "--pin", pin, "--token-file", &token];
     let out = stand.run("writ-agent", &args).await.unwrap();
     expect("--selftest=read without a configuration", &out).unwrap();
-    assert!(out.stdout.lines().all(|line| line.starts_with("ok")), "{}", out.stdout);
+    let good =
+        |line: &str| line.starts_with("ok   ") || line.starts_with("warn ") || line.starts_with("     ");
+    assert!(out.stdout.lines().all(good), "{}", out.stdout);
 
     expect("status", &stand.run("writ-agent", &["status", "--config", &agent]).await.unwrap()).unwrap();
     let out = stand.run("writ-warden", &["journal", "verify", "--config", &warden]).await.unwrap();

@@ -181,7 +181,7 @@ async fn a_refused_step_is_shown_and_not_repeated() {
 async fn the_selftest_makes_one_round_trip() {
     let mut bench = Bench::new(Upgrade::Right).await;
     let failed = selftest::hub::hub(&bench.config).await;
-    assert!(failed[0].seen.contains("not enrolled"), "{failed:?}");
+    assert!(failed[0].detail.contains("not enrolled"), "{failed:?}");
     let _warden = FakeWarden::start(bench.dir.path(), |_, _| vec![]);
     let config = bench.enrolled().config.clone();
     let testing = tokio::spawn(async move { selftest::hub::hub(&config).await });
@@ -191,17 +191,17 @@ async fn the_selftest_makes_one_round_trip() {
     assert!(matches!(hub.next().await, Some(AgentFrame::Report { seq: 1, .. })));
     hub.send(&HubFrame::ReportStored { seq: 1 }).await;
     let checks = soon(testing).await.unwrap();
-    assert!(checks.iter().all(|check| check.ok), "{checks:#?}");
-    assert_eq!(checks.last().unwrap().check, "report");
+    assert!(checks.iter().all(|check| check.passed()), "{checks:#?}");
+    assert_eq!(checks.last().unwrap().name, "report");
     let config = bench.config.clone();
     let testing = tokio::spawn(async move { selftest::hub::hub(&config).await });
     let mut hub = bench.hub.channel().await;
     hub.next().await.unwrap();
     hub.send(&HubFrame::Pending {}).await;
     let checks = soon(testing).await.unwrap();
-    assert!(checks.last().unwrap().seen.contains("writ enroll approve"), "{checks:#?}");
+    assert!(checks.last().unwrap().detail.contains("writ enroll approve"), "{checks:#?}");
     let lines = crate::status::status(&bench.config).await;
-    assert!(lines.iter().all(|line| line.ok), "{lines:#?}");
+    assert!(lines.iter().all(|line| line.passed()), "{lines:#?}");
 }
 
 #[tokio::test]

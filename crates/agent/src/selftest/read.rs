@@ -1,186 +1,165 @@
-//! `--selftest=read`: can everything be read that a report needs?
+//! `--selftest=read`: can everything be read that is needed, and is it in order? Changes nothing, and goes on
+//! after what is refused.
 
-use protocol::report::{HostReport, Known};
-use proxmox_client::{ApiError, Permissions};
+mod access;
+mod guests;
+mod host;
+mod pins;
 
-use super::Check;
-use crate::collect::Collector;
+use std::time::{Duration, Instant};
+
+use proxmox_client::{ApiError, Client, ErrorClass};
+
+pub use access::Role;
+
+use super::{Check, Findings};
 use crate::config::ProxmoxSettings;
-use crate::sentence;
+use crate::{sentence, unix_now};
 
-/// Privilege, paths of which one is enough, and what it is for.
-const NEEDED: [(&str, &[&str], &str); 3] = [
-    ("Sys.Audit", &["/"], "node, thin pools and certificate"),
-    ("VM.Audit", &["/", "/vms"], "guests"),
-    ("Datastore.Audit", &["/", "/storage"], "storages"),
-];
+/// Both clocks are one on the host itself; signed orders tolerate little more.
+const CLOCK_LIMIT: u64 = 5;
+/// Slower than this and an answer says little about the clock.
+const SLOW_ANSWER: Duration = Duration::from_secs(2);
 
 /// Makes all checks. When nothing can be read at all the later ones are left out: they would only
 /// repeat the first failure.
-pub async fn read(settings: &ProxmoxSettings) -> Vec<Check> {
+pub async fn read(
+    settings: &ProxmoxSettings,
+    role: Option<Role>,
+    of_agent: bool,
+    findings: &mut Findings<'_>,
+) {
+    let Some(client) = connect(settings, findings).await else { return };
+    let certificates = client.certificates_info().await;
+    pins::check(&client, settings, &certificates, findings);
+    findings.push(clock(&client).await);
+    let role = access::check(&client, role, of_agent, findings).await;
+    let seen = Seen { client: &client, role };
+    host::node(&seen, findings).await;
+    let here = host::cluster(&seen, findings).await;
+    host::storages(&seen, findings).await;
+    guests::guests(&seen, here, findings).await;
+    guests::tasks(&seen, findings).await;
+    host::certificates(&seen, certificates, findings);
+    host::disks(&seen, findings).await;
+    host::ha(&seen, findings).await;
+    host::replication(&seen, findings).await;
+}
+
+/// Through whose eyes.
+struct Seen<'a> {
+    client: &'a Client,
+    role: Role,
+}
+
+impl Seen<'_> {
+    /// A read without which Writ does not work was refused.
+    fn needed(&self, name: &'static str, error: &ApiError) -> Check {
+        match error.class() {
+            ErrorClass::Permission { path, privilege } => {
+                Check::fail_with(name, lacks(&path, &privilege), self.role.grant(self.client.identity()))
+            }
+            _ => Check::fail(name, error.to_string()),
+        }
+    }
+
+    /// A read that is good to have was refused.
+    fn useful(&self, name: &'static str, error: &ApiError) -> Check {
+        match error.class() {
+            ErrorClass::Permission { path, privilege } => {
+                Check::warn(name, lacks(&path, &privilege)).with(self.role.grant(self.client.identity()))
+            }
+            // What a method that this node lacks, or a tool that fails on it, cannot tell.
+            ErrorClass::NoSuchMethod | ErrorClass::Other if error.status().is_some() => {
+                Check::ok(name, not_here(error))
+            }
+            _ => Check::warn(name, error.to_string()),
+        }
+    }
+}
+
+fn lacks(path: &str, privilege: &str) -> String {
+    match path {
+        "" => format!("refused to this token: {privilege}"),
+        path => format!("cannot be read: the token lacks {} on {path}", privilege.replace('|', " or ")),
+    }
+}
+
+/// For what a container, a nested host or another version does not have.
+fn not_here(error: &ApiError) -> String {
+    match (error.status(), error.message().or(error.reason())) {
+        (Some(status), Some(text)) => format!("not available here ({status} {})", text.trim()),
+        _ => format!("not available here ({error})"),
+    }
+}
+
+/// The token file, the connection, the version. Nothing when there is no use in going on.
+pub(super) async fn connect(settings: &ProxmoxSettings, findings: &mut Findings<'_>) -> Option<Client> {
     let client = match settings.client() {
         Ok(client) => client,
-        Err(error) => return vec![Check::fail("token file", sentence(&error))],
+        Err(error) => {
+            findings.push(Check::fail("token file", sentence(&error)));
+            return None;
+        }
     };
-    let mut checks =
-        vec![Check::ok("token file", format!("{} for {}", settings.token_file.display(), client.identity()))];
+    let file = settings.token_file.display();
+    findings.push(Check::ok("token file", format!("{file} for {}", client.identity())));
     match client.version().await {
         Ok(version) => {
-            let pins: Vec<String> = settings.pins.pins().iter().map(ToString::to_string).collect();
-            checks.push(Check::ok(
-                "pin",
-                format!("{} shows what is pinned ({})", client.endpoint(), pins.join(" or ")),
-            ));
-            checks.push(check_version(&version));
+            let known = matches!(version.major(), Some(8 | 9));
+            let seen = format!("{} is Proxmox VE {}", client.endpoint(), version.version);
+            findings.version = Some(version.version);
+            findings.push(match known {
+                true => Check::ok("api", seen),
+                false => Check::fail_with("api", seen, "Use Proxmox VE 8 or 9; nothing else was tried."),
+            });
+            Some(client)
         }
         Err(error) => {
-            checks.push(failed_first_call(&error));
-            return checks;
+            let name = match error.status() {
+                _ if error.pin_mismatch().is_some() => "pin",
+                Some(401) => "token",
+                _ => "api",
+            };
+            findings.push(Check::fail(name, error.to_string()));
+            None
         }
     }
-    checks.push(match client.permissions().await {
-        Ok(permissions) => check_permissions(&permissions, client.identity()),
-        Err(error) => Check::fail("permissions", error.to_string()),
-    });
-    let report = Collector::new(client, None).collect().await;
-    checks.extend(check_report(&report));
-    checks
 }
 
-fn check_version(version: &proxmox_client::Version) -> Check {
-    match version.major() {
-        Some(8 | 9) => Check::ok("version", format!("Proxmox VE {}", version.version)),
-        _ => Check::fail_with(
-            "version",
-            format!("Proxmox VE {:?}", version.version),
-            "use Proxmox VE 8 or 9; nothing else was tried",
-        ),
+/// The node's clock against this one's.
+async fn clock(client: &Client) -> Check {
+    let (asked, began) = (unix_now(), Instant::now());
+    match client.node_time().await {
+        Err(error) => match error.class() {
+            ErrorClass::Permission { path, privilege } => Check::warn("clock", lacks(&path, &privilege)),
+            // Reports say then that it is unknown.
+            _ => Check::warn("clock", error.to_string()),
+        },
+        Ok(time) => judge_clock(time.time, asked, began.elapsed()),
     }
 }
 
-fn failed_first_call(error: &ApiError) -> Check {
-    let check = if error.pin_mismatch().is_some() {
-        "pin"
-    } else if error.status() == Some(401) {
-        "token"
-    } else {
-        "api"
+/// The answer was made at some instant between question and arrival.
+fn judge_clock(node: u64, asked: u64, took: Duration) -> Check {
+    let middle = asked + took.as_secs() / 2;
+    let (far, which) = match node >= middle {
+        true => (node - middle, "ahead of"),
+        false => (middle - node, "behind"),
     };
-    Check::fail(check, error.to_string())
-}
-
-/// Whether the token may read what a report needs, on the path itself or inherited from above.
-fn check_permissions(permissions: &Permissions, identity: &str) -> Check {
-    let holds =
-        |privilege: &str, path: &str| permissions.get(path).is_some_and(|held| held.contains_key(privilege));
-    let missing: Vec<String> = NEEDED
-        .iter()
-        .filter(|(privilege, paths, _)| !paths.iter().any(|path| holds(privilege, path)))
-        .map(|(privilege, _, purpose)| format!("{privilege} (for {purpose})"))
-        .collect();
-    if !missing.is_empty() {
-        return Check::fail_with(
-            "permissions",
-            format!("the token lacks {}", missing.join(", ")),
-            format!(
-                "`pveum acl modify / --tokens '{identity}' --roles PVEAuditor`, and the same for its user with --users"
-            ),
+    let mut seen = format!("the node's is {far} s {which} this one's");
+    if far <= 1 {
+        seen = "the node's and this one's agree".to_owned();
+    }
+    if took > SLOW_ANSWER {
+        seen.push_str(&format!(" (its answer took {} s)", took.as_secs()));
+    }
+    if far > CLOCK_LIMIT + took.as_secs() / 2 {
+        return Check::warn("clock", seen).with(
+            "Set the clocks by NTP on both sides (`chronyc tracking`, `timedatectl`): orders are valid for a time only.",
         );
     }
-    let mut acting: Vec<&str> = permissions
-        .values()
-        .flat_map(|held| held.keys())
-        .map(String::as_str)
-        .filter(|privilege| !privilege.ends_with(".Audit"))
-        .collect();
-    acting.sort_unstable();
-    acting.dedup();
-    if acting.is_empty() {
-        Check::ok("permissions", "the token may read what a report needs, and change nothing")
-    } else {
-        Check::ok(
-            "permissions",
-            format!(
-                "the token may read what a report needs; it may also change things ({}), which the agent never needs: prefer a token with the role PVEAuditor",
-                acting.join(", ")
-            ),
-        )
-    }
-}
-
-/// A check for each section of the report.
-fn check_report(report: &HostReport) -> Vec<Check> {
-    let mut checks = Vec::new();
-    checks.push(match &report.node {
-        Known::Unknown(why) => Check::fail("node", why),
-        Known::Known(node) => match &node.clock_offset_s {
-            Known::Unknown(why) => {
-                Check::fail("node", format!("{}, but its clock is unknown: {why}", node.name))
-            }
-            Known::Known(offset) => Check::ok(
-                "node",
-                format!("{}, {}, kernel {}, clock {offset:+} s", node.name, node.pve_version, node.kernel),
-            ),
-        },
-    });
-    checks.push(match &report.certificate {
-        Known::Unknown(why) => Check::fail("certificate", why),
-        Known::Known(cert) => Check::ok("certificate", format!("{} {}", cert.filename, cert.fingerprint)),
-    });
-    checks.push(check_storages(report));
-    checks.push(check_guests(report));
-    checks
-}
-
-fn check_storages(report: &HostReport) -> Check {
-    let storages = match &report.storages {
-        Known::Unknown(why) => return Check::fail("storages", why),
-        Known::Known(storages) => storages,
-    };
-    let mut problems = Vec::new();
-    let mut words = Vec::new();
-    for storage in storages {
-        words.push(format!(
-            "{} ({}{})",
-            storage.name,
-            storage.kind,
-            if storage.active { "" } else { ", not active" }
-        ));
-        if let (true, Known::Unknown(why)) = (storage.active, &storage.usage) {
-            problems.push(format!("{}: {why}", storage.name));
-        }
-        if let (true, Some(Known::Unknown(why))) = (storage.active, &storage.metadata) {
-            problems.push(format!("metadata of {}: {why}", storage.name));
-        }
-    }
-    if problems.is_empty() {
-        Check::ok("storages", format!("{}: {}", storages.len(), words.join(", ")))
-    } else {
-        Check::fail("storages", problems.join("; "))
-    }
-}
-
-fn check_guests(report: &HostReport) -> Check {
-    let guests = match &report.guests {
-        Known::Unknown(why) => return Check::fail("guests", why),
-        Known::Known(guests) => guests,
-    };
-    let mut problems = Vec::new();
-    let mut words = Vec::new();
-    for guest in guests {
-        words.push(format!("{} {}", guest.vmid, guest.name));
-        if let Known::Unknown(why) = &guest.config {
-            problems.push(format!("configuration of {}: {why}", guest.vmid));
-        }
-        if let Known::Unknown(why) = &guest.snapshots {
-            problems.push(format!("snapshots of {}: {why}", guest.vmid));
-        }
-    }
-    if problems.is_empty() {
-        Check::ok("guests", format!("{}: {}", guests.len(), words.join(", ")))
-    } else {
-        Check::fail("guests", problems.join("; "))
-    }
+    Check::ok("clock", seen)
 }
 
 #[cfg(test)]
