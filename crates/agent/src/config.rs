@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use authz::files::{self, FileError};
 use protocol::config::{ConfigError, parse_toml};
-use proxmox_client::{ApiToken, Client, ClientError, Endpoint, NodeName, Pin, PinSet, TokenError};
+use proxmox_client::{ApiToken, Client, ClientError, Endpoint, NodeName, Pin, PinDir, PinSet, TokenError};
 use serde::Deserialize;
 
 /// Largest configuration file, in bytes.
@@ -120,6 +120,7 @@ struct Spelled {
 struct SpelledProxmox {
     api: String,
     pins: Vec<String>,
+    pins_dir: Option<PathBuf>,
     token_file: PathBuf,
     node: Option<String>,
 }
@@ -143,12 +144,17 @@ impl AgentConfig {
             let problem = "must be a number of seconds from 1 to 86400".to_owned();
             return Err(wrong(("report_interval", problem)));
         }
-        let SpelledProxmox { api, pins, token_file, node } = spelled.proxmox;
+        let SpelledProxmox { api, pins, pins_dir, token_file, node } = spelled.proxmox;
+        let mut proxmox =
+            ProxmoxSettings::from_parts(&api, &pins, token_file, node.as_deref()).map_err(wrong)?;
+        if let Some(directory) = pins_dir {
+            proxmox.pins = proxmox.pins.with_root_copy(PinDir::new(directory));
+        }
         Ok(Self {
             state_dir: spelled.state_dir,
             warden_socket: spelled.warden_socket,
             report_interval: Duration::from_secs(spelled.report_interval),
-            proxmox: ProxmoxSettings::from_parts(&api, &pins, token_file, node.as_deref()).map_err(wrong)?,
+            proxmox,
         })
     }
 }
@@ -167,6 +173,8 @@ mod tests {
         assert!(config.proxmox.node.is_none());
         let named = EXAMPLE.replace("# node =", "node =");
         assert!(AgentConfig::parse("x", &named).unwrap().proxmox.node.is_some());
+        let with = EXAMPLE.replace("# pins_dir =", "pins_dir =");
+        assert_ne!(AgentConfig::parse("x", &with).unwrap().proxmox.pins, config.proxmox.pins);
     }
 
     #[test]

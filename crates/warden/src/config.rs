@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use authz::files::{self, FileError};
 use protocol::config::{ConfigError, parse_toml};
 use proxmox_client::{
-    ApiToken, Client, ClientError, Endpoint, EndpointError, NodeName, Pin, PinError, PinSet, TokenError,
+    ApiToken, Client, ClientError, Endpoint, EndpointError, NodeName, Pin, PinDir, PinError, PinSet,
+    TokenError,
 };
 use serde::Deserialize;
 
@@ -71,6 +72,8 @@ pub struct ProxmoxConfig {
     pub api: String,
     /// `spki:…`, `leaf:…` or `ca:…`, at least one.
     pub pins: Vec<String>,
+    /// Where root writes the fingerprint of the certificate in use; none when absent.
+    pub pins_dir: Option<PathBuf>,
     /// The acting token: `user@realm!id=secret`, 0600.
     pub token_file: PathBuf,
     /// Node name; asked for when absent.
@@ -94,7 +97,11 @@ impl ProxmoxConfig {
     pub fn client(&self) -> Result<Client, ConfigProblem> {
         let endpoint: Endpoint = self.api.parse()?;
         let pins = self.pins.iter().map(|pin| pin.parse::<Pin>()).collect::<Result<Vec<_>, _>>()?;
-        let client = Client::new(endpoint, PinSet::new(pins)?, ApiToken::from_file(&self.token_file)?)?;
+        let pins = match &self.pins_dir {
+            None => PinSet::new(pins)?,
+            Some(directory) => PinSet::new(pins)?.with_root_copy(PinDir::new(directory)),
+        };
+        let client = Client::new(endpoint, pins, ApiToken::from_file(&self.token_file)?)?;
         match &self.node {
             Some(name) => {
                 let node: NodeName = name.parse().map_err(|error| ConfigProblem::Node(format!("{error}")))?;
@@ -118,7 +125,9 @@ mod tests {
         let lines: Vec<&str> = text.lines().map(|l| l.trim_start_matches("# ")).collect();
         let line = |key: &str| *lines.iter().find(|l| l.starts_with(key)).unwrap();
         let with = format!("{}\n{}\n{text}", line("runner_socket ="), line("sessions_per_operator ="));
+        let with = with.replace("# pins_dir =", "pins_dir =");
         let config: WardenConfig = parse_toml("warden.toml.example", &with).unwrap();
+        assert_eq!(config.proxmox.pins_dir, Some("/run/writ/pins".into()));
         assert_eq!(config.runner_socket, Some("/run/writ-runner/runner.sock".into()));
     }
 

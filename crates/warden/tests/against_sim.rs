@@ -70,6 +70,7 @@ fn config(sim: &Sim, dir: &Path, state: &str) -> WardenConfig {
         proxmox: ProxmoxConfig {
             api: sim.url(),
             pins: vec![format!("spki:{}", sim.pins().spki)],
+            pins_dir: None,
             token_file: dir.join("token"),
             node: None,
         },

@@ -75,6 +75,7 @@ fn config(dir: &Path) -> WardenConfig {
         proxmox: ProxmoxConfig {
             api: "https://127.0.0.1:1".into(),
             pins: vec![format!("spki:{}", "0".repeat(64))],
+            pins_dir: None,
             token_file: dir.join("token"),
             node: None,
         },
