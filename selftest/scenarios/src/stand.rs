@@ -120,9 +120,14 @@ impl Stand {
 
     /// Starts the simulated Proxmox VE; its certificate survives restarts, its guests do not.
     pub async fn start_sim(&mut self) -> Fallible<()> {
+        self.start_sim_with(&[]).await
+    }
+
+    /// The same with further arguments, such as another release.
+    pub async fn start_sim_with(&mut self, more: &[&str]) -> Fallible<()> {
         let (listen, dir) = (format!("127.0.0.1:{}", self.pve_port), self.text("pve"));
         let args = ["serve", "--listen", &listen, "--dir", &dir, "--task-ms", "150"];
-        let mut process = self.service("pve-sim", "pve-sim", &args, &[])?;
+        let mut process = self.service("pve-sim", "pve-sim", &[&args, more].concat(), &[])?;
         process.line_with(&self.pve_url()).await?;
         self.sim = Some(process);
         Ok(())

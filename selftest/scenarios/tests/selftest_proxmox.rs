@@ -136,6 +136,28 @@ async fn a_snapshot_there_and_back() {
     stand.stop().await;
 }
 
+/// The other release, larger, slower, one node of a cluster with another that is off: nothing of that is a
+/// reason to fail.
+#[tokio::test]
+async fn another_release_and_another_size() {
+    let mut stand = Stand::new().await.unwrap();
+    let more = ["--release", "8", "--guests", "60", "--call-delay-ms", "2", "--peer", "pve2=offline"];
+    stand.start_sim_with(&more).await.unwrap();
+    for (token, role) in [("report", "report"), ("act", "act")] {
+        let out = run(&stand, &args(&stand, "read", token, &["--role", role])).await;
+        expect(role, &out).unwrap();
+        assert!(out.stdout.contains("is Proxmox VE 8.4.14"), "{}", out.stdout);
+    }
+    assert_eq!(stand.mutations("").await.unwrap(), 0);
+    for vmid in ["101", "201"] {
+        let out = task(&stand, &["--vmid", vmid]).await;
+        expect("there and back", &out).unwrap();
+        assert!(out.stdout.contains("left          nothing on "), "{}", out.stdout);
+    }
+    assert_eq!(stand.mutations("").await.unwrap(), 6);
+    stand.stop().await;
+}
+
 #[tokio::test]
 async fn what_it_refuses_it_does_not_touch() {
     let mut stand = stand().await;
