@@ -43,7 +43,7 @@
 //! Every one may carry a matcher: `method`, `contains` (a part of path and query as they were
 //! sent), `nth` (the first matching request it happens to, from 1) and `times` (to how many in a
 //! row; 1 if absent, 0 is all). What concerns the whole node (`refuse`, `certificate`, `quorum`,
-//! `daemon_restart`, and `replace_guest` and `digest_race` with a `vmid`) happens at once when it
+//! `daemon_restart`, and `replace_guest`, `digest_race` and `flock` with a `vmid`) happens at once when it
 //! comes without a matcher. `pve-sim faults` prints each with an example; in Rust they are
 //! [`world::Mishap`], ordered with [`Sim::fault`] or given in [`SimConfig::faults`].
 //!
@@ -54,21 +54,36 @@
 //!
 //! # What is not simulated
 //!
-//! * HTTP: an aborted connection ends without a TLS goodbye but with FIN, not RST. Answers to a
-//!   malformed or too large header block are those of the HTTP library, `Expires` and the second
-//!   `Connection` header are left out, and only downloaded task logs come compressed. Of the formats
-//!   there are `json` and `extjs`. The limit of 1000 requests per worker does not exist.
+//! `tests/replay` sends every recorded request and names what differs in `differences.json`. Beyond
+//! that, and beyond what the recordings hold:
+//!
+//! * HTTP: an aborted connection ends without a TLS goodbye but with FIN, not RST. Answers to what is
+//!   no HTTP and to a too large header block are those of the HTTP library, `Expires` and the second
+//!   `Connection` header are left out. Of the formats there are `json` and `extjs`. Packed answers
+//!   are valid gzip but not smaller. The limit of 1000 requests per worker does not exist.
 //! * Access: groups, realms other than `pve` and `pam`, second factors, OpenID, ticket renewal after
 //!   a key rotation, and most built-in roles. The number of guards on ACL changes is smaller: who
 //!   may change the ACL of a path may grant any role there.
+//! * Guests: nothing runs in them. CPU, memory, network and disk figures are constant, consoles
+//!   connect to nobody, a guest agent answers a few commands. Of the options only those are checked
+//!   and completed that [`world`] knows. Create, clone, restore, move and resize change the
+//!   configuration and what storages count, there are no data behind it. Migration between nodes
+//!   is refused.
+//! * Storages: sizes are counted, contents do not exist. A backup holds a guest's configuration;
+//!   single files of a backup cannot be listed. Storage kinds differ in names, snapshots and texts.
+//!   Nothing comes or goes by itself, and backup and replication jobs never run by their schedule.
+//! * Tasks take one duration whatever they do (a backup job one for each guest). Their logs have no
+//!   progress lines between beginning and end.
 //! * Cluster: guests do not move between nodes, users and ACL entries are shared at once, an offline
 //!   node's guests keep their state, and `daemon_restart` counts for this node only. The HA manager
-//!   starts and stops guests; it does not relocate, restart or fence.
+//!   starts and stops guests; it does not relocate, restart or fence. Firewall, Ceph and SDN beyond
+//!   its list in `/cluster/resources` do not exist.
 //! * A quorum is asked of every request that changes anything, except logging in and stopping a
 //!   task; a real node asks a few less.
 //! * Releases: 8 and 9 differ in what was recorded of both (texts of 401, privileges, fields of node
-//!   and guests, the type of SDN entries) and in a few documented parameters, no more.
-//! * The short file lock: a second operation meets the `lock` line at once.
+//!   and guests, log lines, the type of SDN entries) and in a few documented parameters, no more.
+//! * The short file lock is never taken for long: a second operation meets the `lock` line at once,
+//!   unless the fault `flock` says otherwise.
 
 mod http;
 mod sim;

@@ -17,7 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::http::{RequestLine, Shared, Withhold, lock, unix_now};
 use crate::tls::{Identity, Pins, TlsError};
-use crate::world::{AuthId, FaultPlan, FaultRule, NewCertificate, World};
+use crate::world::{AuthId, FaultPlan, FaultRule, NewCertificate, Now, World};
 
 /// The web server of Proxmox VE closes idle connections after five seconds.
 const IDLE: Duration = Duration::from_secs(5);
@@ -180,6 +180,17 @@ impl Sim {
     /// The state, for looking at and for changing it under a client's feet.
     pub fn world(&self) -> Arc<Mutex<World>> {
         Arc::clone(&self.shared.world)
+    }
+
+    /// Sets the node's clock to so many seconds since 1970; it goes on from there. The monotonic
+    /// clock, which tasks and faults go by, does not notice.
+    pub fn set_clock(&self, unix: i64) {
+        self.shared.set_clock(unix);
+    }
+
+    /// The instant a request that came now would be handled at.
+    pub fn now(&self) -> Now {
+        self.shared.now()
     }
 
     /// Every request seen so far, without those of the side door.

@@ -153,7 +153,9 @@ pub(crate) fn vzdump(call: &mut Call<'_>, node: &str) -> Result<Reply, Refusal> 
         let there = world.peers.values().flat_map(|p| p.world.guests.keys().copied());
         world.guests.keys().copied().chain(there).collect()
     };
-    let is_elsewhere = |vmid: &u32| world.peers.values().any(|p| p.world.guests.contains_key(vmid));
+    let is_elsewhere = |vmid: &u32| {
+        world.elsewhere.contains(vmid) || world.peers.values().any(|p| p.world.guests.contains_key(vmid))
+    };
     let (elsewhere, mut vmids): (Vec<u32>, Vec<u32>) =
         chosen.into_iter().filter(|id| !exclude.contains(id)).partition(is_elsewhere);
     vmids.sort_unstable();
@@ -194,7 +196,7 @@ pub(crate) fn vzdump(call: &mut Call<'_>, node: &str) -> Result<Reply, Refusal> 
         remove: call.params.get("remove").is_none_or(|r| r == "1"),
         keep: call.params.get("prune-backups").and_then(|t| Keep::parse(t).ok()),
         lockwait: number("lockwait", 180),
-        bwlimit: number("bwlimit", 0),
+        bwlimit: number("bwlimit", world.stock.bwlimit),
         ..Vzdump::default()
     };
     let job = StorageJob::Vzdump(Box::new(job));
@@ -209,7 +211,7 @@ pub(crate) fn defaults(call: &Call<'_>, node: &str) -> Result<Reply, Refusal> {
     call.require(&format!("/storage/{id}"), &super::storage::READ)?;
     let storage = call.world.storage(id)?;
     let mut found = json!({
-        "all": 0, "bwlimit": 0, "compress": "0", "fleecing": {"enabled": 0}, "ionice": 7,
+        "all": 0, "bwlimit": call.world.stock.bwlimit, "compress": "0", "fleecing": {"enabled": 0}, "ionice": 7,
         "lockwait": 180, "mailnotification": "always", "mode": "snapshot", "notification-mode": "auto",
         "performance": {"max-workers": 16, "pbs-entries-max": 1_048_576}, "pigz": 0,
         "prune-backups": call.world.storage_keep(id).config(), "quiet": 0, "remove": 1,

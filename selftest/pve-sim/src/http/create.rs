@@ -134,10 +134,6 @@ fn order(
             return Err(Refusal::internal("pipe requires cli environment"));
         }
         call.world.volume_access(&call.who, &archive, Some(vmid))?;
-        if call.world.volume(&archive).is_none() {
-            // As the unpacking says it in the task of the real node; here it is told before.
-            return Err(Refusal::internal(format!("volume '{archive}' does not exist")));
-        }
         if !config.contains_key("rootfs") && !disks.iter().any(|d| d.key == "rootfs") {
             let storage = call.params.get("storage").unwrap_or("local");
             options::check_storage(call, kind, storage)?;

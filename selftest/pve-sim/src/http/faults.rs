@@ -83,6 +83,12 @@ impl Shared {
                 let known = lock(&self.world).replace_guest(vmid, now);
                 known.then_some(()).ok_or_else(|| format!("there is no guest {vmid}"))
             }),
+            Mishap::Flock { vmid } => the_guest(vmid).and_then(|vmid| {
+                let mut world = lock(&self.world);
+                let known = world.guests.contains_key(&vmid);
+                world.flocked.extend(known.then_some(vmid));
+                known.then_some(()).ok_or_else(|| format!("there is no guest {vmid}"))
+            }),
             Mishap::DigestRace { vmid } => the_guest(vmid).and_then(|vmid| {
                 let mut world = lock(&self.world);
                 let guest = world.guests.get_mut(&vmid);

@@ -25,11 +25,12 @@ mod tasks;
 mod upload;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::body::{Body, to_bytes};
-use hyper::header::HeaderMap;
+use hyper::header::{ACCEPT_ENCODING, HeaderMap};
 use hyper::{Request, Response};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
@@ -83,6 +84,8 @@ pub(crate) struct Shared {
     pub(crate) begun: Notify,
     ca_dir: Option<PathBuf>,
     born: Instant,
+    /// How many seconds the node's clock goes wrong.
+    clock: AtomicI64,
     auth_failure_delay: Duration,
     call_delay: Duration,
 }
@@ -167,6 +170,7 @@ impl Shared {
             begun: Notify::new(),
             ca_dir: config.ca_dir,
             born: Instant::now(),
+            clock: AtomicI64::new(0),
             auth_failure_delay: config.auth_failure_delay,
             call_delay: config.call_delay,
         })
@@ -174,7 +178,13 @@ impl Shared {
 
     /// The current instant.
     pub(crate) fn now(&self) -> Now {
-        Now { mono: self.born.elapsed(), unix: unix_now() }
+        let wrong = self.clock.load(Ordering::Relaxed);
+        Now { mono: self.born.elapsed(), unix: unix_now().saturating_add(wrong) }
+    }
+
+    /// Sets the node's clock, which goes on from there.
+    pub(crate) fn set_clock(&self, unix: i64) {
+        self.clock.store(unix.saturating_sub(unix_now()), Ordering::Relaxed);
     }
 
     /// Serves another certificate from the next connection on.
@@ -217,9 +227,11 @@ impl Shared {
             None => path.clone(),
         };
         let fired = lock(&self.plan).fire(&method, &target);
+        let packs = head.headers.get(ACCEPT_ENCODING).and_then(|v| v.to_str().ok());
+        let packs = packs.is_some_and(|v| v.split(',').any(|c| c.trim().eq_ignore_ascii_case("gzip")));
         let incoming =
             Incoming { method: method.clone(), path: path.clone(), query, headers: head.headers, body };
-        let outcome = match self.before(&fired, &path) {
+        let mut outcome = match self.before(&fired, &path) {
             Before::Close => return Err(Withheld),
             Before::Hang => std::future::pending().await,
             Before::Answer(outcome) => {
@@ -245,6 +257,9 @@ impl Shared {
         if let Some(at) = drops.iter().position(ordered) {
             drops.remove(at);
             return Err(Withheld);
+        }
+        if packs {
+            outcome.pack();
         }
         Ok(outcome.into_response())
     }

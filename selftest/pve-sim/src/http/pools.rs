@@ -33,7 +33,9 @@ fn with_members(call: &Call<'_>, id: &str) -> Result<Value, Refusal> {
         .map(|(vmid, guest)| {
             let mut row = guest_row(world, &world.node, vmid, guest, call.now);
             if let Some(map) = row.as_object_mut() {
+                // Recorded without them, although the container had tags.
                 map.remove("pool");
+                map.remove("tags");
             }
             row
         })

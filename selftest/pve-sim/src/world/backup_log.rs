@@ -75,6 +75,7 @@ impl World {
             let newer = self.release != Release::V8;
             if !running || mode == "stop" {
                 lines.push("INFO: starting kvm to execute backup task".to_owned());
+                lines.extend(super::effects::iothread_warnings(guest));
             } else if newer {
                 lines.push(
                     "INFO: skipping guest-agent 'fs-freeze', agent not configured in VM options".to_owned(),

@@ -112,6 +112,8 @@ impl World {
         }
         let mut peer = self.peers.remove(node)?;
         let there = &mut *peer.world;
+        let others = self.peers.values().flat_map(|p| p.world.guests.keys());
+        there.elsewhere = self.guests.keys().chain(others).copied().collect();
         there.release = self.release;
         there.task_duration = self.task_duration;
         there.cluster.quorate = self.cluster.quorate;

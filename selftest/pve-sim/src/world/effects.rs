@@ -27,6 +27,9 @@ impl World {
         let lock = match job {
             Job::Start => {
                 prepare_start(vmid, &guest)?;
+                if let Some(volume) = self.missing_volume(&guest) {
+                    return Err(self.gone_text(volume));
+                }
                 None
             }
             Job::Stop | Job::Shutdown | Job::ShutdownOrStop => {
@@ -100,6 +103,18 @@ impl World {
             }
         }
         Ok(log)
+    }
+
+    /// What a storage says of a disk that is gone. Not recorded.
+    fn gone_text(&self, volume: &str) -> String {
+        let (id, name) = volume.split_once(':').unwrap_or(("", volume));
+        match self.storages.get(id).map(|s| (s.plugin.as_str(), &s.thin)) {
+            Some(("lvm" | "lvmthin", thin)) => {
+                let vg = thin.as_ref().map_or("pve", |t| t.vg.as_str());
+                format!("no such logical volume {vg}/{name}")
+            }
+            _ => format!("volume '{volume}' does not exist"),
+        }
     }
 
     fn prepare_snapshot(
@@ -335,7 +350,7 @@ impl World {
 }
 
 /// The recorded warning of a start.
-fn iothread_warnings(guest: &Guest) -> Vec<String> {
+pub(super) fn iothread_warnings(guest: &Guest) -> Vec<String> {
     let single = guest.text("scsihw") == Some("virtio-scsi-single");
     guest
         .volumes()

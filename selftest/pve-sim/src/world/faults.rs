@@ -157,6 +157,13 @@ pub enum Mishap {
         #[serde(default)]
         vmid: Option<u32>,
     },
+    /// Somebody holds the short lock of the guest's configuration file: what takes it next gives up,
+    /// a task in its log and a change of the configuration with a 500.
+    Flock {
+        /// The VMID; that of the request's path when absent.
+        #[serde(default)]
+        vmid: Option<u32>,
+    },
     /// From now on the cluster has no quorum, or has it again.
     Quorum {
         /// Whether it is lost.
@@ -176,7 +183,7 @@ pub enum Mishap {
 }
 
 /// Every fault once, as an order in JSON, with what it does.
-pub const FAULT_EXAMPLES: [(&str, &str); 24] = [
+pub const FAULT_EXAMPLES: [(&str, &str); 25] = [
     (
         r#"{"fault":"refuse","ms":500}"#,
         "nobody listens for so long; with a matcher the request is not handled",
@@ -211,6 +218,10 @@ pub const FAULT_EXAMPLES: [(&str, &str); 24] = [
         "just before, another guest takes the VMID (or that of the path)",
     ),
     (r#"{"fault":"digest_race","vmid":101}"#, "just before, somebody else changes the configuration"),
+    (
+        r#"{"fault":"flock","vmid":101}"#,
+        "what takes the lock of the guest's file next ends in `can't lock file … - got timeout`",
+    ),
     (
         r#"{"fault":"quorum","lost":true}"#,
         "writes end in `cluster not ready - no quorum?` until \"lost\":false",

@@ -184,7 +184,11 @@ impl World {
             job,
             upid,
         };
-        match self.prepare(now, kind, vmid, &task.job) {
+        let flock = self.take_flock(kind, vmid);
+        if flock.is_err() {
+            task.log.push("trying to acquire lock...".to_owned());
+        }
+        match flock.and_then(|()| self.prepare(now, kind, vmid, &task.job)) {
             Ok(lines) => task.log = lines,
             Err(text) => {
                 let text = match &task.fate {

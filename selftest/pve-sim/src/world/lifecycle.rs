@@ -118,6 +118,9 @@ impl World {
         vmid: u32,
         order: &CreateOrder,
     ) -> Result<Vec<String>, String> {
+        if let Some(template) = order.template.as_ref().filter(|t| self.volume(t).is_none()) {
+            return Err(format!("unable to create CT {vmid} - volume '{template}' does not exist"));
+        }
         let mut log = Vec::new();
         let mut config = order.config.clone();
         for disk in &order.disks {

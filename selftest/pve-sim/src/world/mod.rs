@@ -32,7 +32,7 @@ mod tickets;
 mod views;
 mod volumes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
@@ -108,12 +108,16 @@ pub struct World {
     pub task_duration: Duration,
     /// Faults ordered for coming tasks.
     pub injections: Vec<Injection>,
+    /// Guests whose file somebody else locks when it is wanted next.
+    pub flocked: BTreeSet<u32>,
     /// Rows of `certificates/info`; filled when the simulator starts.
     pub certificates: Vec<Value>,
     /// `ssl_fingerprint` of `GET /nodes`; filled when the simulator starts.
     pub fingerprint: String,
     /// The other nodes of the cluster by name.
     pub peers: BTreeMap<String, Peer>,
+    /// Guests of the other nodes, as a peer knows them while it handles a request.
+    pub(crate) elsewhere: BTreeSet<u32>,
     /// Guests under the HA manager by VMID.
     pub ha: BTreeMap<u32, HaResource>,
     /// Name, quorum and options of the cluster.
@@ -136,9 +140,11 @@ impl World {
             tasks: Tasks::default(),
             task_duration: Duration::from_millis(50),
             injections: Vec::new(),
+            flocked: BTreeSet::new(),
             certificates: Vec::new(),
             fingerprint: String::new(),
             peers: BTreeMap::new(),
+            elsewhere: BTreeSet::new(),
             ha: BTreeMap::new(),
             cluster: Cluster::default(),
             seed,
@@ -192,6 +198,19 @@ impl World {
     pub fn guest_mut(&mut self, kind: Kind, vmid: u32) -> Result<&mut Guest, Refusal> {
         let text = self.no_config(kind, vmid);
         self.guests.get_mut(&vmid).filter(|g| g.kind == kind).ok_or_else(|| Refusal::internal(text))
+    }
+
+    /// Takes the short lock of a guest's file, or says that somebody else kept it for too long.
+    pub(crate) fn take_flock(&mut self, kind: Kind, vmid: u32) -> Result<(), String> {
+        if !self.flocked.remove(&vmid) {
+            return Ok(());
+        }
+        let file = match kind {
+            Kind::Qemu => format!("/var/lock/qemu-server/lock-{vmid}.conf"),
+            // Not recorded.
+            Kind::Lxc => format!("/run/lock/lxc/pve-config-{vmid}.lock"),
+        };
+        Err(format!("can't lock file '{file}' - got timeout"))
     }
 
     fn no_config(&self, kind: Kind, vmid: u32) -> String {

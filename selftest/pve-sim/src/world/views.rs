@@ -199,6 +199,9 @@ impl World {
             if let Some(memory) = view["memory"].as_object_mut() {
                 memory.remove("available");
             }
+            if let Some(processor) = view["cpuinfo"].as_object_mut() {
+                processor.retain(|key, _| key != "family" && key != "vendor");
+            }
         }
         view
     }

@@ -51,6 +51,8 @@ pub struct Stock {
     pub volumes: BTreeMap<String, Volume>,
     /// Disks that a configuration still names although they are gone.
     pub gone: BTreeSet<String>,
+    /// The `bwlimit` of the node's `vzdump.conf` in KiB/s, which counts where a request has none.
+    pub bwlimit: u32,
     /// Backup jobs by id.
     pub backup_jobs: BTreeMap<String, Map<String, Value>>,
     /// Replication jobs by id (`100-0`).

@@ -3,7 +3,6 @@
 
 mod door;
 mod hostile;
-mod replay;
 mod sequences;
 
 use std::sync::Arc;

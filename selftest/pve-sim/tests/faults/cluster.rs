@@ -41,6 +41,12 @@ async fn several_nodes() {
     assert_eq!(nobody.line(), (500, text));
 
     assert_eq!(pve.get("/nodes/pve2/qemu/103/config").await.body["data"]["name"], "web");
+    // A backup of guests that are all on other nodes is nothing to do.
+    for (node, vmid) in [("pve1", 103), ("pve2", 100), ("pve2", 105)] {
+        let body = format!("vmid={vmid}&storage=local");
+        let answer = pve.call("POST", &format!("/nodes/{node}/vzdump"), &body).await;
+        assert_eq!(answer.body["data"], "OK", "{node} {vmid}: {answer:?}");
+    }
     assert_eq!(pve.get("/nodes/pve1/qemu/103/config").await.status, 500);
     let stop = pve.call("POST", "/nodes/pve2/qemu/103/status/stop", "").await;
     assert!(stop.upid().starts_with("UPID:pve2:"), "{stop:?}");

@@ -111,3 +111,53 @@ async fn somebody_is_faster() {
     assert_eq!(pve.order("faults", r#"{"fault":"replace_guest","vmid":9}"#).await.status, 400);
     sim.stop().await;
 }
+
+#[tokio::test]
+async fn a_lock_somebody_else_holds() {
+    let sim = Sim::start(demo()).await.unwrap();
+    let pve = Pve::of(&sim);
+    let text = "can't lock file '/var/lock/qemu-server/lock-101.conf' - got timeout";
+    pve.fault(r#"{"fault":"flock","method":"POST"}"#).await;
+    let upid = pve.call("POST", "/nodes/pve1/qemu/101/snapshot", "snapname=flk").await.upid().to_owned();
+    assert_eq!(pve.finish(&upid).await, text);
+    let log = pve.get(&format!("/nodes/pve1/tasks/{upid}/log")).await.body;
+    assert_eq!(log["data"][0]["t"], "trying to acquire lock...", "as recorded");
+    assert!(!sim.world().lock().unwrap().guests[&101].snapshots.contains_key("flk"));
+
+    // Without a matcher it waits for whoever takes the lock next; looking takes none.
+    pve.fault(r#"{"fault":"flock","vmid":101}"#).await;
+    assert_eq!(pve.get("/nodes/pve1/qemu/101/config").await.status, 200);
+    let refused = pve.call("PUT", "/nodes/pve1/qemu/101/config", "name=x").await;
+    assert_eq!(refused.line(), (500, text));
+    assert_eq!(pve.call("PUT", "/nodes/pve1/qemu/101/config", "name=x").await.status, 200);
+    let answer = pve.order("faults", r#"{"fault":"flock","vmid":999}"#).await;
+    assert_ne!(answer.status, 200, "there is no such guest");
+    sim.stop().await;
+}
+
+#[tokio::test]
+async fn a_machine_without_its_disk_does_not_start() {
+    let mut config = demo();
+    config.world.stock.gone.insert("local-lvm:vm-101-disk-0".to_owned());
+    let sim = Sim::start(config).await.unwrap();
+    let pve = Pve::of(&sim);
+    let upid = pve.call("POST", "/nodes/pve1/qemu/101/status/start", "").await.upid().to_owned();
+    assert_eq!(pve.finish(&upid).await, "no such logical volume pve/vm-101-disk-0");
+    assert!(sim.world().lock().unwrap().guests[&101].running.is_none());
+    sim.stop().await;
+}
+
+#[tokio::test]
+async fn answers_are_packed_for_those_who_ask() {
+    let sim = Sim::start(demo()).await.unwrap();
+    let pve = Pve::of(&sim);
+    let ask = async |path: &str| {
+        let request = pve.request("GET", &format!("/api2/json{path}"), "").header("Accept-Encoding", "gzip");
+        request.send().await.unwrap()
+    };
+    let packed = ask("/cluster/resources").await;
+    assert_eq!(packed.headers()["content-encoding"], "gzip");
+    assert!(packed.bytes().await.unwrap().starts_with(&[0x1f, 0x8b]));
+    assert!(!ask("/version").await.headers().contains_key("content-encoding"), "too short");
+    sim.stop().await;
+}

@@ -186,3 +186,14 @@ async fn every_privilege_is_asked_for() {
     }
     bench.ok("POST", "/qemu", &[("vmid", "130"), ("net0", "virtio,bridge=vmbr0"), ("scsi0", "tank:1")]).await;
 }
+
+#[tokio::test]
+async fn a_template_that_is_missing_is_noticed_in_the_task() {
+    let bench = Bench::demo().await;
+    let template = "local:vztmpl/missing.tar.gz";
+    let params = [("vmid", "221"), ("ostemplate", template), ("rootfs", "tank:1")];
+    // Recorded.
+    let text = format!("unable to create CT 221 - volume '{template}' does not exist");
+    bench.fails("POST", "/lxc", &params, &text).await;
+    bench.world(|w| assert!(!w.guests.contains_key(&221)));
+}

@@ -103,6 +103,7 @@ pub(crate) fn write(call: &mut Call<'_>, at: At<'_>, as_task: bool) -> Result<Re
     check_writes(call, at, vmid, &values, &deleted)?;
     let skip_lock = call.params.flag("skiplock");
     let force = call.params.flag("force");
+    call.world.take_flock(at.kind, vmid).map_err(Refusal::internal)?;
     let guest = call.world.guest_mut(at.kind, vmid)?;
     guest.check_digest(call.params.get("digest")).map_err(Refusal::internal)?;
     if !skip_lock {
