@@ -138,6 +138,7 @@ async fn test(options: &Options, mode: &str, config: &Path, json: bool) -> Resul
         },
         |text| eprintln!("... {}", printable(text)),
     );
+    findings.pins_given = !options.pin.is_empty();
     let (mode, verdict) = match wanted {
         Wanted::Hub(config) => return print(&selftest::hub::hub(&config).await, Mode::Hub, json),
         Wanted::Read { proxmox, role, of_agent } => {

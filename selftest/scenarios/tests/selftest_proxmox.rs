@@ -120,7 +120,7 @@ async fn a_snapshot_there_and_back() {
     let mut stand = stand().await;
     let out = task(&stand, &["--vmid", "101"]).await;
     expect("a stopped VM", &out).unwrap();
-    assert!(out.stdout.ends_with("nothing on VM 101 on pve1\n"), "{}", out.stdout);
+    assert!(out.stdout.ends_with("nothing on VM 101 (db) on pve1\n"), "{}", out.stdout);
     let out = task(&stand, &["--vmid", "201", "--json"]).await;
     expect("a stopped container", &out).unwrap();
     let found: Value = serde_json::from_str(&out.stdout).unwrap();
@@ -185,6 +185,90 @@ async fn what_it_refuses_it_does_not_touch() {
     stand.stop().await;
 }
 
+/// A rollback takes the changes that wait for a start with it, whether the guest runs or not.
+#[tokio::test]
+async fn changes_that_wait_are_not_lost() {
+    let mut stand = stand().await;
+    let waiting =
+        r#"{"data":[{"key":"memory","value":"2048","pending":"4096"},{"key":"name","value":"db"}]}"#;
+    for (fault, says) in [
+        (json!({"fault": "status", "status": 200, "body": waiting}), "would lose them: memory\n"),
+        (json!({"fault": "error", "text": "got timeout"}), "cannot be read, and a rollback would lose them"),
+    ] {
+        let mut fault = fault;
+        fault["contains"] = "/qemu/101/pending".into();
+        stand.sim_post("faults", fault).await.unwrap();
+        let out = task(&stand, &["--vmid", "101"]).await;
+        assert_eq!(out.code, Some(2), "{}", out.text());
+        assert!(out.stdout.contains("fail pending") && out.stdout.contains(says), "{}", out.stdout);
+    }
+    assert_eq!(stand.mutations("").await.unwrap(), 0);
+    stand.stop().await;
+}
+
+/// The guest is destroyed and its number given anew just before the last look.
+#[tokio::test]
+async fn a_number_that_was_given_anew_is_not_touched() {
+    let mut stand = stand().await;
+    stand
+        .sim_post("faults", json!({"fault": "replace_guest", "method": "POST", "contains": "/101/snapshot"}))
+        .await
+        .unwrap();
+    let out = task(&stand, &["--vmid", "101"]).await;
+    assert_eq!(out.code, Some(1), "{}", out.text());
+    assert!(left(&out).contains("another guest has this number now (its uuid was"), "{}", out.stdout);
+    assert!(!out.stdout.contains("delsnapshot"), "{}", out.stdout);
+    assert_eq!(stand.mutations("").await.unwrap(), 1, "{}", out.stdout);
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_not_taken_for_an_absent_part() {
+    let mut stand = stand().await;
+    let fault = json!({"fault": "error", "text": "got timeout", "contains": "/disks/list"});
+    stand.sim_post("faults", fault).await.unwrap();
+    let out = run(&stand, &args(&stand, "read", "report", &[])).await;
+    expect("a warning is no failure", &out).unwrap();
+    let line = out.stdout.lines().find(|line| line.contains("got timeout")).unwrap_or_default();
+    assert!(line.starts_with("warn disks ") && !line.contains("not available"), "{}", out.stdout);
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn in_a_cluster_the_node_is_found_by_its_certificate_or_asked_for_once() {
+    let mut stand = Stand::new().await.unwrap();
+    stand.start_sim_with(&["--peer", "pve2"]).await.unwrap();
+    let out = run(&stand, &args(&stand, "read", "report", &["--node", "pve9"])).await;
+    assert_eq!(out.code, Some(1), "{}", out.text());
+    let failed: Vec<&str> = out.stdout.lines().filter(|line| line.starts_with("fail ")).collect();
+    assert!(failed.len() == 1 && failed[0].contains("no node pve9; there is pve1, pve2"), "{}", out.stdout);
+    assert!(out.stdout.contains("--node NAME"), "{}", out.stdout);
+    let refused = json!({
+        "fault": "status", "status": 403, "reason": "Permission check failed (/, Sys.Audit)",
+        "contains": "/cluster/status", "times": 0,
+    });
+    stand.sim_post("faults", refused).await.unwrap();
+    let out = run(&stand, &args(&stand, "read", "report", &[])).await;
+    assert_eq!(out.code, Some(1), "{}", out.text());
+    assert!(out.stdout.contains("pve1, known by its certificate only"), "{}", out.stdout);
+    assert_eq!(out.stdout.matches("--tokens").count(), 1, "{}", out.stdout);
+    stand.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_swapped_on_the_way_is_said_once() {
+    let mut stand = stand().await;
+    let swap = json!({"fault": "certificate", "new": "new_key", "contains": "/access/permissions"});
+    stand.sim_post("faults", swap).await.unwrap();
+    let close = json!({"fault": "reset", "contains": "/cluster/status"});
+    stand.sim_post("faults", close).await.unwrap();
+    let out = run(&stand, &args(&stand, "read", "report", &[])).await;
+    assert_eq!(out.code, Some(1), "{}", out.text());
+    assert_eq!(out.stdout.matches("the server presented").count(), 1, "{}", out.stdout);
+    assert!(!out.stdout.contains("CONFIG") && !out.stdout.contains("sed -i"), "{}", out.stdout);
+    stand.stop().await;
+}
+
 #[tokio::test]
 async fn failures_say_what_is_left_and_how_to_remove_it() {
     let mut stand = stand().await;
@@ -198,7 +282,9 @@ async fn failures_say_what_is_left_and_how_to_remove_it() {
     let out = task(&stand, &["--vmid", "201"]).await;
     assert_eq!(out.code, Some(1));
     let text = left(&out);
-    assert!(text.contains("pct delsnapshot 201 writ-selftest-"), "{}", out.stdout);
+    let (again, delete) = (text.find("pct rollback 201 writ-selftest-"), text.find("pct delsnapshot 201 "));
+    assert!(again.is_some() && again < delete, "{}", out.stdout);
+    assert!(!text.contains("--force") && !text.contains("unlock"), "{}", out.stdout);
     assert!(text.contains("pvesh delete /nodes/pve1/lxc/201/snapshot/writ-selftest-"), "{}", out.stdout);
     assert_eq!(stand.mutations("").await.unwrap(), 3, "nothing was sent after the rollback");
 
@@ -256,6 +342,8 @@ async fn an_interruption_says_what_is_left() {
     let said = process.output();
     assert!(said.contains("fail interrupted   while taking the snapshot"), "{said}");
     assert!(said.contains("the snapshot writ-selftest-") && said.contains("qm delsnapshot 101"), "{said}");
+    assert!(said.contains("wait until UPID:pve1:") && said.contains(" has ended\n"), "{said}");
+    assert!(!said.contains("unlock") && !said.contains("--force"), "its task still runs: {said}");
     assert_eq!(stand.mutations("").await.unwrap(), 1);
     stand.stop().await;
 }

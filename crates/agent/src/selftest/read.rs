@@ -5,7 +5,9 @@ mod access;
 mod guests;
 mod host;
 mod pins;
+mod place;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use proxmox_client::{ApiError, Client, ErrorClass};
@@ -22,7 +24,7 @@ const CLOCK_LIMIT: u64 = 5;
 const SLOW_ANSWER: Duration = Duration::from_secs(2);
 
 /// Makes all checks. When nothing can be read at all the later ones are left out: they would only
-/// repeat the first failure.
+/// repeat the first failure. The same goes for what a node would be asked when it is not known which.
 pub async fn read(
     settings: &ProxmoxSettings,
     role: Option<Role>,
@@ -30,36 +32,111 @@ pub async fn read(
     findings: &mut Findings<'_>,
 ) {
     let Some(client) = connect(settings, findings).await else { return };
-    let certificates = client.certificates_info().await;
-    pins::check(&client, settings, &certificates, findings);
-    findings.push(clock(&client).await);
-    let role = access::check(&client, role, of_agent, findings).await;
-    let seen = Seen { client: &client, role };
-    host::node(&seen, findings).await;
+    let place = place::find(client, settings.node.as_ref()).await;
+    if let (true, Err(failure)) = (place.over, &place.node) {
+        return findings.push(failure.clone());
+    }
+    let client = &place.client;
+    let guess = role.unwrap_or(Role::Report);
+    let mut seen = Seen::new(client, guess, findings.pins_given);
+    let certificates = match &place.node {
+        Ok(_) => Some(client.certificates_info().await),
+        Err(_) => None,
+    };
+    pins::check(client, settings, certificates.as_ref(), findings);
+    if place.node.is_ok() {
+        findings.push(clock(&seen).await);
+    }
+    if seen.over() {
+        return;
+    }
+    seen.role = access::check(&seen, role, of_agent, findings).await;
+    if seen.over() {
+        return;
+    }
+    let seen = seen;
+    let there = place.node.is_ok();
+    match &place.node {
+        Ok(found) => host::node(&seen, found, findings).await,
+        Err(failure) => findings.push(failure.clone()),
+    }
+    if seen.over() {
+        return;
+    }
     let here = host::cluster(&seen, findings).await;
-    host::storages(&seen, findings).await;
-    guests::guests(&seen, here, findings).await;
-    guests::tasks(&seen, findings).await;
-    host::certificates(&seen, certificates, findings);
-    host::disks(&seen, findings).await;
-    host::ha(&seen, findings).await;
-    host::replication(&seen, findings).await;
+    if there && !seen.over() {
+        host::storages(&seen, findings).await;
+    }
+    if there && !seen.over() {
+        guests::guests(&seen, here, findings).await;
+    }
+    if there && !seen.over() {
+        guests::tasks(&seen, findings).await;
+    }
+    if let Some(certificates) = certificates.filter(|_| !seen.over()) {
+        host::certificates(&seen, certificates, findings);
+    }
+    if there && !seen.over() {
+        host::disks(&seen, findings).await;
+    }
+    if !seen.over() {
+        host::ha(&seen, findings).await;
+    }
+    if there && !seen.over() {
+        host::replication(&seen, findings).await;
+    }
 }
 
-/// Through whose eyes.
+/// Through whose eyes, and what was said already.
 struct Seen<'a> {
     client: &'a Client,
     role: Role,
+    pins_given: bool,
+    /// The lines that grant the role were printed.
+    granted: AtomicBool,
+    /// Another certificate or a dead token: every further question would get the same answer.
+    over: AtomicBool,
 }
 
-impl Seen<'_> {
+impl<'a> Seen<'a> {
+    fn new(client: &'a Client, role: Role, pins_given: bool) -> Self {
+        let no = || AtomicBool::new(false);
+        Self { client, role, pins_given, granted: no(), over: no() }
+    }
+
+    /// Whether there is no use in going on.
+    fn over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// The lines that grant what is lacking were told.
+    fn has_granted(&self) {
+        self.granted.store(true, Ordering::Relaxed);
+    }
+
+    /// The error in words; remembers one that ends everything.
+    fn words(&self, error: &ApiError) -> String {
+        if matches!(error.class(), ErrorClass::Untrusted | ErrorClass::Auth) {
+            self.over.store(true, Ordering::Relaxed);
+        }
+        if self.pins_given { words(error) } else { error.to_string() }
+    }
+
+    /// With the lines that grant the role, once.
+    fn grant(&self, check: Check) -> Check {
+        match self.granted.swap(true, Ordering::Relaxed) {
+            true => check,
+            false => check.with(self.role.grant(self.client.identity())),
+        }
+    }
+
     /// A read without which Writ does not work was refused.
     fn needed(&self, name: &'static str, error: &ApiError) -> Check {
         match error.class() {
             ErrorClass::Permission { path, privilege } => {
-                Check::fail_with(name, lacks(&path, &privilege), self.role.grant(self.client.identity()))
+                self.grant(Check::fail(name, lacks(&path, &privilege)))
             }
-            _ => Check::fail(name, error.to_string()),
+            _ => Check::fail(name, self.words(error)),
         }
     }
 
@@ -67,15 +144,38 @@ impl Seen<'_> {
     fn useful(&self, name: &'static str, error: &ApiError) -> Check {
         match error.class() {
             ErrorClass::Permission { path, privilege } => {
-                Check::warn(name, lacks(&path, &privilege)).with(self.role.grant(self.client.identity()))
+                self.grant(Check::warn(name, lacks(&path, &privilege)))
             }
-            // What a method that this node lacks, or a tool that fails on it, cannot tell.
-            ErrorClass::NoSuchMethod | ErrorClass::Other if error.status().is_some() => {
-                Check::ok(name, not_here(error))
-            }
-            _ => Check::warn(name, error.to_string()),
+            _ if is_not_here(error) => Check::ok(name, not_here(error)),
+            _ => Check::warn(name, self.words(error)),
         }
     }
+}
+
+/// The error, without the command that puts the new pin into a configuration: there may be none.
+pub(super) fn words(error: &ApiError) -> String {
+    let text = error.to_string();
+    match error.pin_mismatch().and_then(|_| text.split_once(": `sed ")) {
+        Some((before, _)) => before.to_owned(),
+        None => text,
+    }
+}
+
+/// A method that this version lacks, or a tool or device that this host does not have. Every other refusal is
+/// worth a look. These texts are in no recording.
+fn is_not_here(error: &ApiError) -> bool {
+    if error.class() == ErrorClass::NoSuchMethod {
+        return true;
+    }
+    let text = error.message().or(error.reason()).unwrap_or_default();
+    error.status() == Some(500) && is_not_here_text(text)
+}
+
+fn is_not_here_text(text: &str) -> bool {
+    // `smartctl` ends so for a disk that is a virtual one, or sleeps.
+    text.starts_with("Error getting S.M.A.R.T. data: Exit code: ")
+        || (text.contains("failed to execute") && text.contains("No such file or directory"))
+        || (text.starts_with("command '") && text.trim_end().ends_with("failed: No such file or directory"))
 }
 
 fn lacks(path: &str, privilege: &str) -> String {
@@ -121,20 +221,22 @@ pub(super) async fn connect(settings: &ProxmoxSettings, findings: &mut Findings<
                 Some(401) => "token",
                 _ => "api",
             };
-            findings.push(Check::fail(name, error.to_string()));
+            let text = if findings.pins_given { words(&error) } else { error.to_string() };
+            findings.push(Check::fail(name, text));
             None
         }
     }
 }
 
 /// The node's clock against this one's.
-async fn clock(client: &Client) -> Check {
+async fn clock(seen: &Seen<'_>) -> Check {
     let (asked, began) = (unix_now(), Instant::now());
-    match client.node_time().await {
+    match seen.client.node_time().await {
         Err(error) => match error.class() {
             ErrorClass::Permission { path, privilege } => Check::warn("clock", lacks(&path, &privilege)),
+            ErrorClass::Untrusted | ErrorClass::Auth => Check::fail("clock", seen.words(&error)),
             // Reports say then that it is unknown.
-            _ => Check::warn("clock", error.to_string()),
+            _ => Check::warn("clock", seen.words(&error)),
         },
         Ok(time) => judge_clock(time.time, asked, began.elapsed()),
     }

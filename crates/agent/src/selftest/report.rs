@@ -133,6 +133,8 @@ pub struct Findings<'a> {
     pub version: Option<String>,
     listener: Told<'a, Check>,
     progress: Told<'a, str>,
+    /// The pins came with the command line, so there is no configuration to put a new one in.
+    pub pins_given: bool,
 }
 
 impl<'a> Findings<'a> {
@@ -239,6 +241,11 @@ pub(crate) fn percent(used: u64, total: u64) -> Option<u64> {
     u64::try_from(percent / u128::from(total)).ok()
 }
 
+/// `1 snapshot`, `2 snapshots`.
+pub(crate) fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// The first few of a list, and how many more there are.
 pub(crate) fn some_of(words: &[String]) -> String {
     const SHOWN: usize = 8;
@@ -312,6 +319,7 @@ mod tests {
         }
         assert_eq!((percent(991, 1000), percent(0, 5), percent(1, 0)), (Some(100), Some(0), None));
         assert_eq!(percent(u64::MAX, u64::MAX), Some(100));
+        assert_eq!([0, 1, 2].map(|n| count(n, "node")), ["0 nodes", "1 node", "2 nodes"]);
         let words: Vec<String> = (0..10).map(|n| n.to_string()).collect();
         assert_eq!(some_of(&words), "0, 1, 2, 3, 4, 5, 6, 7 and 2 more");
     }

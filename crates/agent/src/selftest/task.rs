@@ -7,14 +7,17 @@
 //! | `call` | one change: sent once, its task found and followed to its end |
 //! | `steps` | the test itself |
 //! | `left` | after a failure: what is there now, and how to be rid of it |
+//! | `marks` | whether it is still the same guest, and as it was |
 //! | `alone` | one test of a guest at a time on this machine |
 
 mod alone;
 mod before;
 mod call;
 mod left;
+mod marks;
 mod steps;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proxmox_client::{Client, GuestKind, NodeName, SnapshotName, Upid, Vmid};
@@ -59,6 +62,8 @@ struct Guest {
     node: NodeName,
     kind: GuestKind,
     vmid: Vmid,
+    /// The guest's own.
+    title: Option<String>,
     /// The snapshot's.
     name: SnapshotName,
     limits: Limits,
@@ -66,10 +71,12 @@ struct Guest {
 
 impl Guest {
     fn label(&self) -> String {
-        match self.kind {
-            GuestKind::Qemu => format!("VM {} on {}", self.vmid, self.node),
-            GuestKind::Lxc => format!("container {} on {}", self.vmid, self.node),
-        }
+        let kind = match self.kind {
+            GuestKind::Qemu => "VM",
+            GuestKind::Lxc => "container",
+        };
+        let title = self.title.as_ref().map(|title| format!(" ({title})")).unwrap_or_default();
+        format!("{kind} {}{title} on {}", self.vmid, self.node)
     }
 
     /// `qm` or `pct`.
@@ -84,12 +91,10 @@ impl Guest {
 /// What has been begun; still there when the test itself is interrupted.
 #[derive(Debug, Clone, Default)]
 struct Trace {
-    /// Known as soon as the guest is.
-    guest: Option<Guest>,
-    /// Whether it ran before.
-    ran: bool,
+    /// Known as soon as the guest is, and how it was.
+    guest: Option<(Guest, Arc<before::Before>)>,
     /// The last change that was begun, none before the first.
-    doing: Option<&'static str>,
+    doing: Option<call::Change>,
     /// Its task, once it is known.
     upid: Option<Upid>,
 }
@@ -138,7 +143,11 @@ async fn all(
         }
     };
     // Held until the end: a second test would see no snapshot before this one has made its own.
-    let _alone = match alone::alone(client.endpoint(), vmid) {
+    let Some(node) = client.presented() else {
+        findings.push(Check::fail("alone", "nothing is known of the node's key: try again"));
+        return Verdict::Failed;
+    };
+    let _alone = match alone::alone(&node.spki, vmid) {
         Ok(alone) => alone,
         Err(why) => {
             findings.push(Check::fail("alone", why));
@@ -149,16 +158,17 @@ async fn all(
         Ok(found) => found,
         Err(stop) => return stop.tell(findings),
     };
-    let guest = Guest { client: found.client, node: found.node, kind: found.kind, vmid, name, limits };
+    let before::Found { client, node, kind, title } = found;
+    let guest = Guest { client, node, kind, vmid, title, name, limits };
     findings.node = Some(guest.node.to_string());
     let before = match before::look(&guest, allow_stop, findings).await {
-        Ok(before) => before,
+        Ok(before) => Arc::new(before),
         Err(stop) => return stop.tell(findings),
     };
-    noted(trace, |trace| {
-        trace.guest = Some(guest.clone());
-        trace.ran = before.ran;
-    });
+    if let Err(stop) = before::still(&guest, &before).await {
+        return stop.tell(findings);
+    }
+    noted(trace, |trace| trace.guest = Some((guest.clone(), Arc::clone(&before))));
     steps::go(&guest, &before, trace, findings).await;
     findings.verdict()
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use proxmox_client::catalog::WRIT_AGENT;
-use proxmox_client::{ApiError, Client, ErrorClass, Permissions};
+use proxmox_client::{ApiError, ErrorClass, Permissions};
 
+use super::Seen;
 use crate::selftest::{Check, Findings};
 
 /// What a token is for.
@@ -186,15 +187,16 @@ fn quoted(text: &str) -> String {
 
 /// Compares the token's rights with its role. Says which role that is.
 pub(super) async fn check(
-    client: &Client,
+    seen: &Seen<'_>,
     role: Option<Role>,
     of_agent: bool,
     findings: &mut Findings<'_>,
 ) -> Role {
+    let client = seen.client;
     let permissions = match client.permissions().await {
         Ok(permissions) => permissions,
         Err(error) => {
-            findings.push(Check::fail("permissions", error.to_string()));
+            findings.push(Check::fail("permissions", seen.words(&error)));
             return role.unwrap_or(Role::Report);
         }
     };
@@ -207,7 +209,11 @@ pub(super) async fn check(
             known.role = role_of(client.role(role.name()).await);
         }
     }
-    findings.push(judge(&permissions, client.identity(), role, of_agent, &known));
+    let check = judge(&permissions, client.identity(), role, of_agent, &known);
+    if check.remedy.as_deref().is_some_and(|remedy| remedy.contains("pveum acl ")) {
+        seen.has_granted();
+    }
+    findings.push(check);
     role
 }
 

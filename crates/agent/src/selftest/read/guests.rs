@@ -6,7 +6,7 @@ use proxmox_client::{
 
 use super::Seen;
 use crate::identity::snapshot_refs;
-use crate::selftest::report::some_of;
+use crate::selftest::report::{count, some_of};
 use crate::selftest::{Check, Findings};
 
 /// A guest may vanish between two reads; after this many it is something else.
@@ -20,11 +20,14 @@ pub(super) async fn guests(seen: &Seen<'_>, here: Option<usize>, findings: &mut 
         match seen.client.guests(kind).await {
             Err(error) => {
                 findings.push(seen.needed(name, &error));
+                if seen.over() {
+                    return;
+                }
                 listed = None;
             }
             Ok(mut guests) => {
                 guests.sort_by_key(|guest| guest.vmid);
-                listed = listed.map(|count| count + guests.len());
+                listed = listed.map(|number| number + guests.len());
                 findings.push(Check::ok(name, describe(&guests)));
                 if !guests.is_empty() {
                     found.push((kind, guests));
@@ -41,6 +44,9 @@ pub(super) async fn guests(seen: &Seen<'_>, here: Option<usize>, findings: &mut 
     for (kind, guests) in found {
         let vmid = closely(seen.client, kind, &guests).await;
         one(seen, kind, vmid, findings).await;
+        if seen.over() {
+            return;
+        }
     }
 }
 
@@ -87,18 +93,24 @@ async fn one(seen: &Seen<'_>, kind: GuestKind, vmid: Vmid, findings: &mut Findin
             Check::ok("guest", format!("{guest}{lock}{}", if ha { ", managed by HA" } else { "" }))
         }
     });
+    if seen.over() {
+        return;
+    }
     findings.push(match seen.client.guest_config(kind, vmid).await {
         Err(error) => seen.needed("config", &error),
         Ok(config) => Check::ok(
             "config",
             format!(
-                "of {guest}: digest {}, {} volumes, {} network cards",
+                "of {guest}: digest {}, {}, {}",
                 config.digest,
-                config.volids().len(),
-                config.macs().len()
+                count(config.volids().len(), "volume"),
+                count(config.macs().len(), "network card")
             ),
         ),
     });
+    if seen.over() {
+        return;
+    }
     findings.push(match seen.client.snapshots(kind, vmid).await {
         Err(error) => seen.needed("snapshots", &error),
         Ok(list) => match snapshot_refs(&list) {
@@ -130,11 +142,15 @@ pub(super) async fn tasks(seen: &Seen<'_>, findings: &mut Findings<'_>) {
             Check::ok("task status", exitstatus.unwrap_or_else(|| "ended without a result".to_owned()))
         }
     });
+    if seen.over() {
+        return;
+    }
     findings.push(match seen.client.task_log(upid, 0, 50).await {
         Err(error) => seen.needed("task log", &error),
         Ok(log) => {
             let last = log.lines.last().map(|line| line.text.as_str()).unwrap_or_default();
-            Check::ok("task log", format!("{} lines, read until: {last}", log.total))
+            let lines = count(usize::try_from(log.total).unwrap_or(usize::MAX), "line");
+            Check::ok("task log", format!("{lines}, read until: {last}"))
         }
     });
 }

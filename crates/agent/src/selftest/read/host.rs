@@ -4,8 +4,9 @@ use proxmox_client::{
     ApiError, CertificateInfo, Disk, ErrorClass, Resource, ResourceKind, StorageStatus, ThinPool,
 };
 
-use super::{Seen, lacks, not_here};
-use crate::selftest::report::{day, percent, size, some_of};
+use super::Seen;
+use super::place::Found;
+use crate::selftest::report::{count, day, percent, size, some_of};
 use crate::selftest::{Check, Findings};
 use crate::unix_now;
 
@@ -16,19 +17,20 @@ const DAY: u64 = 86_400;
 const RENEWED_BY: u64 = 13 * DAY;
 
 /// Name, version and kernel.
-pub(super) async fn node(seen: &Seen<'_>, findings: &mut Findings<'_>) {
-    let name = match seen.client.node().await {
-        Ok(name) => name.to_string(),
-        Err(error) => {
-            let check = seen.needed("node", &error);
-            findings.push(match check.remedy {
-                Some(_) => check,
-                None => check.with("In a cluster, name the node: --node NAME."),
-            });
-            return;
-        }
-    };
+pub(super) async fn node(seen: &Seen<'_>, found: &Found, findings: &mut Findings<'_>) {
+    let name = found.name.to_string();
     findings.node = Some(name.clone());
+    if found.by_certificate {
+        findings.push(
+            Check::warn(
+                "node",
+                format!("{name}, known by its certificate only: the token may not ask which node answers"),
+            )
+            .with(format!(
+                "A configuration has to name it (node = \"{name}\"), or the token needs Sys.Audit on /."
+            )),
+        );
+    }
     findings.push(match seen.client.node_status().await {
         Err(error) => seen.needed("node", &error),
         Ok(status) => {
@@ -63,15 +65,18 @@ pub(super) async fn cluster(seen: &Seen<'_>, findings: &mut Findings<'_>) -> Opt
                 }
                 Some(cluster) => {
                     let name = cluster.name.as_deref().unwrap_or("without a name");
-                    let count = is("node").count();
+                    let nodes = count(is("node").count(), "node");
                     match offline.is_empty() {
-                        true => Check::ok("cluster", format!("{name}, {count} nodes, quorate")),
+                        true => Check::ok("cluster", format!("{name}, {nodes}, quorate")),
                         false => Check::warn("cluster", format!("{name}, offline: {}", some_of(&offline))),
                     }
                 }
             }
         }
     });
+    if seen.over() {
+        return None;
+    }
     match seen.client.cluster_resources().await {
         Err(error) => {
             findings.push(seen.needed("resources", &error));
@@ -80,14 +85,20 @@ pub(super) async fn cluster(seen: &Seen<'_>, findings: &mut Findings<'_>) -> Opt
         Ok(resources) => {
             let guests = guests_of(&resources);
             let here = guests.iter().filter(|guest| guest.node == findings.node).count();
-            let count = |kind: &ResourceKind| resources.iter().filter(|entry| entry.kind == *kind).count();
+            let of = |kind: &ResourceKind, what: &str| {
+                count(resources.iter().filter(|entry| entry.kind == *kind).count(), what)
+            };
+            let on_this = match findings.node {
+                Some(_) => format!(", of which {here} on this node"),
+                None => String::new(),
+            };
             findings.push(Check::ok(
                 "resources",
                 format!(
-                    "{} nodes, {} storages, {} guests, of which {here} on this node",
-                    count(&ResourceKind::Node),
-                    count(&ResourceKind::Storage),
-                    guests.len()
+                    "{}, {}, {}{on_this}",
+                    of(&ResourceKind::Node, "node"),
+                    of(&ResourceKind::Storage, "storage"),
+                    count(guests.len(), "guest")
                 ),
             ));
             Some(here)
@@ -111,6 +122,9 @@ pub(super) async fn storages(seen: &Seen<'_>, findings: &mut Findings<'_>) {
             list.sort_by(|a, b| a.storage.cmp(&b.storage));
             list.iter().for_each(|storage| findings.push(judge_storage(storage)));
         }
+    }
+    if seen.over() {
+        return;
     }
     findings.push(match seen.client.lvmthin().await {
         Err(error) => match error.class() {
@@ -188,6 +202,10 @@ pub(super) fn certificates(
     }
 }
 
+fn days(seconds: u64) -> String {
+    count(usize::try_from(seconds / DAY).unwrap_or(usize::MAX), "day")
+}
+
 fn judge_certificate(certificate: &CertificateInfo, now: u64) -> Check {
     let name = certificate.filename.as_deref().unwrap_or("without a name");
     let Some(end) = certificate.notafter else {
@@ -199,10 +217,10 @@ fn judge_certificate(certificate: &CertificateInfo, now: u64) -> Check {
     match end.checked_sub(now) {
         None => Check::warn("certificate", format!("{text}, which is over")).with(remedy),
         Some(left) if left < RENEWED_BY => {
-            let text = format!("{text}, {} days left, and Proxmox should have renewed it", left / DAY);
+            let text = format!("{text}, {} left, and Proxmox should have renewed it", days(left));
             Check::warn("certificate", text).with(remedy)
         }
-        Some(left) => Check::ok("certificate", format!("{text}, {} days left", left / DAY)),
+        Some(left) => Check::ok("certificate", format!("{text}, {} left", days(left))),
     }
 }
 
@@ -211,6 +229,9 @@ pub(super) async fn disks(seen: &Seen<'_>, findings: &mut Findings<'_>) {
     let disks = match seen.client.disks(false).await {
         Err(error) => {
             findings.push(seen.useful("disks", &error));
+            if seen.over() {
+                return;
+            }
             findings.push(Check::ok("smart", "not asked, for want of a list of disks"));
             return;
         }
@@ -235,17 +256,10 @@ pub(super) async fn disks(seen: &Seen<'_>, findings: &mut Findings<'_>) {
     // Every disk that is asked wakes up; one answer shows whether asking works.
     let Some(disk) = quietest(&disks) else { return };
     findings.push(match seen.client.smart(&disk.devpath, true).await {
-        Err(error) => match error.class() {
-            ErrorClass::Permission { path, privilege } => {
-                Check::warn("smart", lacks(&path, &privilege)).with(seen.role.grant(seen.client.identity()))
-            }
-            ErrorClass::Auth
-            | ErrorClass::Untrusted
-            | ErrorClass::NodeUnreachable
-            | ErrorClass::Ambiguous => Check::warn("smart", error.to_string()),
-            // Virtual disks have none, and `smartctl` ends badly for them.
-            _ => Check::ok("smart", format!("{}: {}", disk.devpath, not_here(&error))),
-        },
+        Err(error) => {
+            let check = seen.useful("smart", &error);
+            Check { detail: format!("{}: {}", disk.devpath, check.detail), ..check }
+        }
         Ok(smart) => judge_health(&disk.devpath, smart.health.as_deref()),
     });
 }
@@ -299,9 +313,10 @@ pub(super) async fn replication(seen: &Seen<'_>, findings: &mut Findings<'_>) {
                 jobs.iter().filter_map(|job| Some(format!("{}: {}", job.id, job.error.as_ref()?))).collect();
             match (jobs.len(), failed.is_empty()) {
                 (0, _) => Check::ok("replication", "no jobs"),
-                (count, true) => {
-                    Check::ok("replication", format!("{count} jobs, the last run of each was good"))
-                }
+                (number, true) => Check::ok(
+                    "replication",
+                    format!("{}, the last run of each was good", count(number, "job")),
+                ),
                 (_, false) => {
                     Check::warn("replication", some_of(&failed)).with("See `pvesr status` on the node.")
                 }

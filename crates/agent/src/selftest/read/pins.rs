@@ -11,11 +11,11 @@ use crate::selftest::{Check, Findings};
 pub(super) fn check(
     client: &Client,
     settings: &ProxmoxSettings,
-    certificates: &Result<Vec<CertificateInfo>, ApiError>,
+    certificates: Option<&Result<Vec<CertificateInfo>, ApiError>>,
     findings: &mut Findings<'_>,
 ) {
     // That they cannot be read is said on a line of its own.
-    let certificates = certificates.as_ref().map_or(&[][..], Vec::as_slice);
+    let certificates = certificates.and_then(|list| list.as_ref().ok()).map_or(&[][..], Vec::as_slice);
     let endpoint = client.endpoint().to_string();
     let check = match client.presented() {
         Some(presented) => judge(&endpoint, settings.pins.pins(), &presented, certificates),

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use pve_sim::world::{FaultRule, Mishap, NewCertificate};
 use pve_sim::{Sim, SimConfig};
 
 use super::*;
@@ -155,8 +156,9 @@ async fn a_token_without_rights_gets_a_line_for_each_thing() {
     for (name, privilege) in [("node", "Sys.Audit on /nodes/pve1"), ("thin pools", "Sys.Audit on /")] {
         let check = found.check(name);
         assert!(!check.passed() && check.detail.contains(privilege), "{check}");
-        assert_eq!(check.remedy.as_deref(), Some(remedy));
     }
+    let again = found.checks.iter().filter(|check| check.remedy.as_deref() == Some(remedy)).count();
+    assert_eq!(again, 1, "the lines that grant it are said once: {:#?}", found.checks);
     // Lists are filtered silently, so empty ones are no failure of their own.
     assert!(found.check("vms").passed() && found.check("certificate").passed(), "it went on to the end");
 }
@@ -208,6 +210,111 @@ async fn each_fault_of_the_connection_is_named() {
     bench.sim.stop().await;
     let gone = run(&settings, None).await;
     assert!(gone.check("api").detail.contains("cannot connect"), "{:#?}", gone.checks);
+}
+
+/// Only "it is not here" is well; another refusal of the same status is not.
+#[tokio::test]
+async fn a_500_is_a_warning_with_its_text() {
+    let bench = Bench::new().await;
+    let cases = [
+        ("/disks/list", "disks", "got timeout", State::Warn),
+        ("/disks/smart", "smart", "malformed JSON string, neither tag nor array", State::Warn),
+        ("/disks/smart", "smart", "Error getting S.M.A.R.T. data: Exit code: 2", State::Ok),
+        ("/replication", "replication", "unable to read jobs", State::Warn),
+        ("/cluster/ha", "ha", "unable to read lrm status", State::Warn),
+    ];
+    for (path, name, text, state) in cases {
+        let fault = Mishap::Error { text: text.to_owned() };
+        bench.sim.fault(FaultRule::new(fault).contains(path)).unwrap();
+        let found = bench.run("writ@pve!report", None).await;
+        let check = found.check(name);
+        assert!(check.state == state && check.detail.contains(text), "{path}: {check}");
+    }
+    assert!(is_not_here_text("command '/sbin/vgs' failed: failed to execute: No such file or directory"));
+    assert!(!is_not_here_text("got timeout") && !is_not_here_text(""));
+    assert!(!is_not_here_text("unable to open file '/etc/pve/x': No such file or directory"));
+}
+
+/// A node of a cluster is known by its certificate where the token may not ask.
+#[tokio::test]
+async fn the_node_of_a_cluster_is_found_or_asked_for_once() {
+    let bench = Bench::new().await;
+    {
+        let world = bench.sim.world();
+        let mut world = world.lock().unwrap();
+        world.add_peer("pve2", true);
+        // Each node has a certificate of its own.
+        world.peers.get_mut("pve2").unwrap().world.fingerprint = ["11"; 32].join(":");
+    }
+    let found = bench.run("writ@pve!noacl", None).await;
+    assert_eq!(found.node.as_deref(), Some("pve1"), "{:#?}", found.checks);
+    assert!(found.check("node").detail.contains("known by its certificate only"), "{:#?}", found.checks);
+    let audits = bench.run("writ@pve!report", None).await;
+    assert!(audits.verdict == Verdict::Ok && audits.check("node").state == State::Ok, "{:#?}", audits.checks);
+
+    let named = |name: &str| {
+        let spki = [format!("spki:{}", bench.sim.pins().spki)];
+        let mut settings = bench.settings("writ@pve!report", &spki);
+        settings.node = Some(name.parse().unwrap());
+        settings
+    };
+    let unknown = run(&named("pve9"), None).await;
+    let failed: Vec<&Check> = unknown.checks.iter().filter(|check| !check.passed()).collect();
+    assert!(failed.len() == 1 && failed[0].detail.contains("no node pve9"), "{:#?}", unknown.checks);
+    assert!(failed[0].remedy.as_deref().unwrap().contains("--node NAME"), "{:#?}", failed[0]);
+    for left_out in ["clock", "storage", "vms", "disks", "certificate", "replication"] {
+        assert!(unknown.checks.iter().all(|check| check.name != left_out), "{left_out}");
+    }
+    assert!(unknown.check("cluster").passed() && unknown.check("ha").passed());
+
+    // Nobody lists the certificate that was shown.
+    bench.sim.world().lock().unwrap().fingerprint = ["00"; 32].join(":");
+    let lost = bench.run("writ@pve!noacl", None).await;
+    let about = lost.checks.iter().filter(|check| check.name == "node").collect::<Vec<_>>();
+    assert!(
+        about.len() == 1 && about[0].remedy.as_deref() == Some("Name the node: --node NAME."),
+        "{about:?}"
+    );
+}
+
+#[tokio::test]
+async fn another_certificate_ends_it_with_one_sentence() {
+    for given in [true, false] {
+        let bench = Bench::new().await;
+        let swap = Mishap::Certificate { new: NewCertificate::NewKey };
+        bench.sim.fault(FaultRule::new(swap).contains("/access/permissions")).unwrap();
+        // What is already connected stays so; the next connection sees it.
+        let close = Mishap::Reset { handled: false };
+        bench.sim.fault(FaultRule::new(close).contains("/cluster/status")).unwrap();
+        let spki = [format!("spki:{}", bench.sim.pins().spki)];
+        let mut findings = Findings::default();
+        findings.pins_given = given;
+        read(&bench.settings("writ@pve!report", &spki), None, false, &mut findings).await;
+        let said: Vec<&Check> =
+            findings.checks().iter().filter(|check| check.detail.contains("presented leaf:")).collect();
+        assert_eq!(said.len(), 1, "{:#?}", findings.checks());
+        assert_eq!(said[0].detail.contains("`sed "), !given, "{}", said[0].detail);
+        assert_eq!(findings.checks().last(), Some(said[0]), "it is the last one");
+    }
+}
+
+/// Read as Proxmox's smaller answers: rights on one guest, or in a pool, and only templates.
+#[tokio::test]
+async fn narrow_tokens_and_templates_come_to_an_end() {
+    let bench = Bench::new().await;
+    {
+        let world = bench.sim.world();
+        let mut world = world.lock().unwrap();
+        world.access.grant("/vms/101", "writ@pve!noacl", "WritAgent");
+        world.access.grant("/pool/x", "writ@pve!noacl", "WritAgent");
+        for guest in world.guests.values_mut() {
+            guest.running = None;
+            guest.config.insert("template".to_owned(), 1.into());
+        }
+    }
+    let found = bench.run("writ@pve!noacl", None).await;
+    assert!(found.check("vms").detail.contains("101 db"), "{:#?}", found.checks);
+    assert!(found.check("config").passed() && found.check("replication").passed());
 }
 
 #[test]

@@ -7,10 +7,15 @@ use proxmox_client::{
     RunState, SnapshotList, StorageStatus, TaskEntry, TaskFilter, TaskSource, Vmid,
 };
 
+use super::marks::another;
+use super::steps::{World, busy};
 use super::{Guest, PREFIX};
-use crate::selftest::report::percent;
+use crate::selftest::read::words;
+use crate::selftest::report::{count, percent};
 use crate::selftest::{Check, Findings, Verdict};
 
+/// So many tasks of a guest are known before the test.
+const KNOWN_TASKS: u32 = 500;
 /// A snapshot on a storage that runs full corrupts guests (`pve/facts.md` 6.7).
 const FULL: u64 = 95;
 
@@ -27,7 +32,7 @@ impl Stop {
     }
 
     fn unread(name: &'static str, error: &ApiError) -> Self {
-        let check = Check::fail(name, format!("{error}; nothing was changed"));
+        let check = Check::fail(name, format!("nothing was changed, because of {}", words(error)));
         Self { checks: vec![check], verdict: Verdict::Failed }
     }
 
@@ -42,6 +47,8 @@ pub(super) struct Found {
     pub(super) client: Client,
     pub(super) node: NodeName,
     pub(super) kind: GuestKind,
+    /// The guest's name.
+    pub(super) title: Option<String>,
 }
 
 /// Where the guest is; in a cluster any node may be asked.
@@ -54,9 +61,9 @@ pub(super) async fn find(client: Client, wanted: Option<&NodeName>, vmid: Vmid) 
             _ => return None,
         };
         let node: NodeName = entry.node?.parse().ok()?;
-        (entry.vmid == Some(vmid)).then_some((kind, node))
+        (entry.vmid == Some(vmid)).then_some((kind, node, entry.name))
     });
-    let Some((kind, node)) = found else {
+    let Some((kind, node, title)) = found else {
         let text = format!("there is no guest {vmid}, or {} may not see it", client.identity());
         return Err(Stop::refused(
             Check::fail("guest", text).with(format!("Correct the number, or grant VM.Audit on /vms/{vmid}.")),
@@ -68,7 +75,7 @@ pub(super) async fn find(client: Client, wanted: Option<&NodeName>, vmid: Vmid) 
             Check::fail("guest", text).with(format!("Say --node {node}, or leave it away.")),
         ));
     }
-    Ok(Found { client: client.with_node(node.clone()), node, kind })
+    Ok(Found { client: client.with_node(node.clone()), node, kind, title })
 }
 
 /// The guest as it was.
@@ -79,6 +86,13 @@ pub(super) struct Before {
     pub(super) snapshots: SnapshotList,
     /// Tasks that are no doing of this test.
     pub(super) tasks: BTreeSet<String>,
+}
+
+impl Before {
+    /// The snapshot the guest descended from.
+    pub(super) fn parent(&self) -> Option<&str> {
+        self.snapshots.current.parent.as_deref().or(self.config.parent())
+    }
 }
 
 /// What the decision is made from.
@@ -111,7 +125,12 @@ pub(super) async fn look(
     let snapshots = client.snapshots(kind, vmid).await.map_err(|error| Stop::unread("snapshots", &error))?;
     let feature =
         client.feature_snapshot(kind, vmid).await.map_err(|error| Stop::unread("feature", &error))?;
-    let filter = TaskFilter { source: TaskSource::All, vmid: Some(vmid), ..TaskFilter::default() };
+    let filter = TaskFilter {
+        source: TaskSource::All,
+        vmid: Some(vmid),
+        limit: Some(KNOWN_TASKS),
+        ..TaskFilter::default()
+    };
     let tasks = client.tasks(&filter).await.map_err(|error| Stop::unread("tasks", &error))?;
     let pending = match client.guest_pending(kind, vmid).await {
         Ok(options) => {
@@ -119,16 +138,17 @@ pub(super) async fn look(
             Some(waiting.map(|option| option.key).collect::<Vec<_>>())
         }
         Err(error) if error.class() == ErrorClass::NoSuchMethod => None,
-        Err(error) => return Err(Stop::unread("pending", &error)),
+        Err(error) => {
+            let text = "refused: the changes that wait for its next start cannot be read, and a rollback would lose them";
+            let check = Check::fail("pending", format!("{text}: {}", words(&error)));
+            return Err(Stop::refused(check.with("Try again, or take another guest.")));
+        }
     };
     let path = format!("/vms/{vmid}");
     let rights = client.permissions_on(&path).await.ok();
     let rights = rights.map(|found| found.into_keys().collect());
     let storages = client.storage_list().await.ok();
-    if storages.is_none() {
-        findings
-            .push(Check::warn("storage", "the storages cannot be read, so nobody looked how full they are"));
-    }
+    doubts(&config, storages.as_deref()).into_iter().for_each(|check| findings.push(check));
     let known = tasks.iter().map(|task| task.upid.as_str().to_owned()).collect();
     let running = tasks.into_iter().filter(TaskEntry::is_running).collect();
     let facts = Facts { status, config, snapshots, feature, tasks: running, pending, rights, storages };
@@ -140,15 +160,79 @@ pub(super) async fn look(
     findings.push(Check::ok(
         "guest",
         format!(
-            "{} {}, {}, {} snapshots, digest {}",
+            "{}, {}, {}, digest {}",
             guest.label(),
-            facts.config.name().unwrap_or("without a name"),
             if ran { "running" } else { "stopped" },
-            facts.snapshots.snapshots.len(),
+            count(facts.snapshots.snapshots.len(), "snapshot"),
             facts.config.digest
         ),
     ));
     Ok(Before { ran, config: facts.config, snapshots: facts.snapshots, tasks: known })
+}
+
+/// Looks once more, just before the first change: what came in between is seen here, and what comes now is
+/// seen beside the own snapshot.
+pub(super) async fn still(guest: &Guest, before: &Before) -> Result<(), Stop> {
+    let no = |name, why: String, remedy: &str| {
+        Err(Stop::refused(Check::fail(name, format!("refused: {why}")).with(remedy)))
+    };
+    let world = World::read(guest).await.map_err(|error| Stop::unread("guest", &error))?;
+    let task = busy(guest).await.map_err(|error| Stop::unread("tasks", &error))?;
+    if let Some(upid) = task {
+        return no("tasks", format!("a task of it has begun: {upid}"), "Wait until it has ended.");
+    }
+    if let Some(other) = world.snapshots.snapshots.iter().find(|other| other.name.starts_with(PREFIX)) {
+        return no(
+            "snapshots",
+            format!("another selftest has begun: {}", other.name),
+            "Wait until it has ended.",
+        );
+    }
+    if let Some(why) = another(&before.config, &world.config, true) {
+        return no(
+            "guest",
+            format!("another guest has this number now: {why}"),
+            "Look at it, then begin again.",
+        );
+    }
+    if world.config.digest != before.config.digest || world.runs() != before.ran {
+        return no(
+            "guest",
+            "somebody changed, started or stopped it a moment ago".to_owned(),
+            "Begin again once nobody works on it.",
+        );
+    }
+    Ok(())
+}
+
+/// Storages of the guest of which nobody can tell whether they run full. The list leaves out what the token
+/// may not see, without a word.
+fn doubts(config: &GuestConfig, storages: Option<&[StorageStatus]>) -> Vec<Check> {
+    let Some(storages) = storages else {
+        return vec![Check::warn(
+            "storage",
+            "the storages cannot be read, so nobody looked how full they are",
+        )];
+    };
+    let doubt = |name: &str| {
+        let Some(found) = storages.iter().find(|storage| storage.storage == name) else {
+            let text = format!("its storage {name} is not in the list, so nobody looked whether it is full");
+            return Some(Check::warn("storage", text).with(format!(
+                "Look yourself (`pvesm status --storage {name}`), or grant Datastore.Audit on /storage/{name}."
+            )));
+        };
+        let full = found.used.zip(found.total).and_then(|(used, total)| percent(used, total));
+        // One that is off forbids the test.
+        (full.is_none() && found.active != Some(false)).then(|| {
+            let text = format!(
+                "Proxmox gives no numbers for its storage {name}, so nobody knows whether it is full"
+            );
+            Check::warn("storage", text).with(format!("Look yourself: `pvesm status --storage {name}`."))
+        })
+    };
+    let volumes = config.volids();
+    let used: BTreeSet<&str> = volumes.values().filter_map(|volid| volid.split(':').next()).collect();
+    used.into_iter().filter_map(doubt).collect()
 }
 
 /// All reasons against it, each with what to do.
@@ -200,6 +284,17 @@ fn forbids(facts: &Facts, allow_stop: bool) -> Vec<Check> {
             "Take another guest, on zfspool, lvmthin, btrfs, rbd, or with qcow2 disks.",
         );
     }
+    // Those of a stopped guest are lost as well.
+    if let Some(waiting) = facts.pending.as_ref().filter(|waiting| !waiting.is_empty()) {
+        no(
+            "pending",
+            format!(
+                "changes wait for its next start, and a rollback would lose them: {}",
+                waiting.join(", ")
+            ),
+            "Start it, or start it anew, so that they count; or revert them.",
+        );
+    }
     forbids_running(facts, allow_stop, &mut no);
     if let Some(rights) = facts.rights.as_ref().filter(|rights| !rights.contains("VM.Snapshot")) {
         let detail = format!("the token lacks VM.Snapshot on it (it has {})", some(rights));
@@ -240,16 +335,6 @@ fn forbids_running(facts: &Facts, allow_stop: bool, no: &mut impl FnMut(&'static
     }
     if let Some(state) = facts.status.qmpstatus.as_deref().filter(|state| *state != "running") {
         no("guest", format!("it is {state}, and would not be after a start"), "Resume or stop it first.");
-    }
-    if let Some(waiting) = facts.pending.as_ref().filter(|waiting| !waiting.is_empty()) {
-        no(
-            "pending",
-            format!(
-                "changes wait for its next start ({}), and a rollback would lose them",
-                waiting.join(", ")
-            ),
-            "Restart it or revert them first.",
-        );
     }
     if facts.rights.as_ref().is_none_or(|rights| !rights.contains("VM.PowerMgmt")) {
         no(
@@ -325,6 +410,9 @@ mod tests {
             }),
             ("locked (backup)", |facts| facts.status.lock = Some("backup".to_owned())),
             ("locked (clone)", |facts| drop(facts.config.raw.insert("lock".to_owned(), "clone".to_owned()))),
+            ("lose them: memory, net1", |facts| {
+                facts.pending = Some(vec!["memory".to_owned(), "net1".to_owned()]);
+            }),
             ("a task of it is running", |facts| {
                 let upid = "UPID:pve1:0000025C:0002E5E8:6B025E8B:vzdump:101:a@pve:".parse().unwrap();
                 facts.tasks.push(TaskEntry { upid, endtime: None, status: None });
@@ -383,6 +471,29 @@ mod tests {
         facts.status.qmpstatus = Some("paused".to_owned());
         facts.pending = Some(vec!["memory".to_owned()]);
         let checks = forbids(&facts, true);
-        assert!(checks.len() == 2 && checks[1].detail.contains("(memory)"), "{checks:?}");
+        assert!(checks.len() == 2 && checks[0].detail.ends_with(": memory"), "{checks:?}");
+    }
+
+    #[tokio::test]
+    async fn a_storage_that_nobody_can_look_at_is_told() {
+        let config = config_of(|_| {}).await;
+        let storage = |used, total, active| StorageStatus {
+            storage: "local-lvm".to_owned(),
+            used,
+            total,
+            active,
+            ..StorageStatus::default()
+        };
+        assert!(doubts(&config, Some(&[storage(Some(1), Some(9), Some(true))])).is_empty());
+        assert!(doubts(&config, Some(&[storage(None, None, Some(false))])).is_empty(), "that is refused");
+        for (storages, says) in [
+            (None, "cannot be read"),
+            (Some(&[][..]), "local-lvm is not in the list"),
+            (Some(&[storage(None, None, None)]), "no numbers for its storage local-lvm"),
+            (Some(&[storage(Some(0), Some(0), Some(true))]), "no numbers for its storage local-lvm"),
+        ] {
+            let checks = doubts(&config, storages);
+            assert!(checks.len() == 1 && checks[0].detail.contains(says), "{says}: {checks:?}");
+        }
     }
 }

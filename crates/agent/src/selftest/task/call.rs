@@ -8,12 +8,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use super::{Guest, Shared, noted};
 use crate::selftest::Findings;
+use crate::selftest::read::words;
 use crate::unix_now;
 
 /// How often the node is asked for the task of a lost answer.
 const SEARCH_PAUSE: Duration = Duration::from_secs(1);
-/// Where the node's clock is not readable, its tasks of so many seconds count.
-const NO_CLOCK: u64 = 120;
+/// Where the node's clock is not readable, its tasks of so many seconds count: it may go wrong by hours, and
+/// what was there before is known.
+const NO_CLOCK: u64 = 86_400;
 
 /// One of the four changes of this test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +111,7 @@ pub(super) async fn change(
         Ok(time) => time.time,
         Err(_) => unix_now().saturating_sub(NO_CLOCK),
     };
-    noted(trace, |trace| (trace.doing, trace.upid) = (Some(change.doing()), None));
+    noted(trace, |trace| (trace.doing, trace.upid) = (Some(change), None));
     let task_type = change.task_type(guest);
     let mut notes = Vec::new();
     let upid = match send(guest, change).await {
@@ -119,9 +121,9 @@ pub(super) async fn change(
             find(guest, &task_type, since, known, &why, findings, &mut notes).await?
         }
         Err(error) => match error.delivery() {
-            Delivery::NotSent | Delivery::Answered => return Err(Trouble::NotDone(error.to_string())),
+            Delivery::NotSent | Delivery::Answered => return Err(Trouble::NotDone(words(&error))),
             Delivery::MaybeExecuted => {
-                find(guest, &task_type, since, known, &error.to_string(), findings, &mut notes).await?
+                find(guest, &task_type, since, known, &words(&error), findings, &mut notes).await?
             }
         },
     };
@@ -129,13 +131,17 @@ pub(super) async fn change(
     match follow(guest, &upid, change, findings).await {
         TaskEnd::Ok => Ok(Done { notes }),
         TaskEnd::Warnings { count, lines } => {
-            notes.push(format!("the task warned {count} times: {}", lines.join("; ")));
+            notes.push(format!("the task gave {}: {}", warnings(count), lines.join("; ")));
             Ok(Done { notes })
         }
         TaskEnd::Failed { text, last_lines } => Err(Trouble::Failed { text, log: last_lines }),
         TaskEnd::Unknown { why } => Err(Trouble::NoResult(format!("{why} (task {upid})"))),
         TaskEnd::StillRunning { upid } => Err(Trouble::Running(upid)),
     }
+}
+
+fn warnings(count: impl TryInto<usize>) -> String {
+    crate::selftest::report::count(count.try_into().unwrap_or(usize::MAX), "warning")
 }
 
 async fn send(guest: &Guest, change: Change) -> Result<Upid, ApiError> {

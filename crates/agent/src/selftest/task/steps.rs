@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use proxmox_client::{ApiError, GuestConfig, GuestStatus, RunState, SnapshotList};
+use proxmox_client::{
+    ApiError, GuestConfig, GuestStatus, RunState, SnapshotList, TaskFilter, TaskSource, Upid,
+};
 use tokio::time::sleep;
 
 use super::before::Before;
 use super::call::{Change, Done, Trouble, change};
 use super::left::{self, Cleanup};
+use super::marks::{another, differences};
 use super::{Guest, PREFIX, Shared};
+use crate::selftest::read::words;
 use crate::selftest::{Check, Findings};
 
 /// How often the guest is read again until it is as it should be.
@@ -40,6 +44,18 @@ impl World {
     pub(super) fn lock(&self) -> Option<&str> {
         self.config.lock().or(self.status.lock.as_deref())
     }
+
+    /// The snapshot the guest descends from; the list's entry for the guest itself may lack it.
+    fn parent(&self) -> Option<&str> {
+        self.snapshots.current.parent.as_deref().or(self.config.parent())
+    }
+}
+
+/// A task of the guest that runs now.
+pub(super) async fn busy(guest: &Guest) -> Result<Option<Upid>, ApiError> {
+    let filter = TaskFilter { source: TaskSource::Active, vmid: Some(guest.vmid), ..TaskFilter::default() };
+    let tasks = guest.client.tasks(&filter).await?;
+    Ok(tasks.into_iter().find(|task| task.is_running()).map(|task| task.upid))
 }
 
 /// All steps, or those up to the first that fails, and then what is left.
@@ -64,24 +80,108 @@ async fn there_and_back(
     };
 
     step(Change::Create, findings).await.map_err(|trouble| after_create(&trouble))?;
-    reread(guest, "list", findings, |world| created(guest, before, world)).await?;
+    reread(guest, before, "list", findings, |world| created(guest, before, world)).await?;
 
+    ready(guest, before, Change::Rollback, findings).await?;
     step(Change::Rollback, findings).await.map_err(|trouble| after_rollback(&trouble))?;
-    reread(guest, "state", findings, |world| rolled_back(guest, before, world)).await?;
+    reread(guest, before, "state", findings, |world| rolled_back(guest, before, world)).await?;
 
     if before.ran {
         let started = step(Change::Start, findings).await;
         match started {
             // Whatever it is, the snapshot can go; and what is left says whether the guest runs.
-            Ok(_) => drop(reread(guest, "running", findings, running).await),
+            Ok(_) => drop(reread(guest, before, "running", findings, running).await),
             Err(Trouble::NotDone(_) | Trouble::Failed { .. }) => {}
             Err(_) => return Err(Cleanup::Never("the guest may be starting at this moment")),
         }
     }
 
+    ready(guest, before, Change::Delete, findings).await?;
     step(Change::Delete, findings).await.map_err(|_| Cleanup::Never("one attempt to delete it was made"))?;
-    let gone = reread(guest, "gone", findings, |world| as_before(guest, before, world)).await;
-    gone.map_err(|_| Cleanup::Never("the task said that it was deleted"))
+    let gone = reread(guest, before, "gone", findings, |world| as_before(guest, before, world)).await;
+    gone.map_err(|cleanup| match cleanup {
+        Cleanup::Another(why) => Cleanup::Another(why),
+        _ => Cleanup::Never("the task said that it was deleted"),
+    })
+}
+
+/// What was seen just before a change.
+enum Seen {
+    /// All is as it should be.
+    Ready,
+    /// It may be in a moment.
+    NotYet(String),
+    /// It will not be.
+    Wrong(String),
+}
+
+/// The last look before a rollback or a deletion: is it still the guest that the snapshot was taken of, and
+/// would the rollback take nothing away from anybody?
+async fn ready(
+    guest: &Guest,
+    before: &Before,
+    next: Change,
+    findings: &mut Findings<'_>,
+) -> Result<(), Cleanup> {
+    let name = if next == Change::Rollback { "rollback" } else { "delete" };
+    let mut last = String::new();
+    for look in 0..LOOKS {
+        if look > 0 {
+            sleep(PAUSE).await;
+        }
+        let (world, task) = match (World::read(guest).await, busy(guest).await) {
+            (Ok(world), Ok(task)) => (world, task),
+            (Err(error), _) | (_, Err(error)) => {
+                last = format!("the guest cannot be looked at: {}", words(&error));
+                continue;
+            }
+        };
+        if let Some(why) = another(&before.config, &world.config, next == Change::Rollback) {
+            findings.push(Check::fail(name, format!("not begun: {}", left::other(&why))));
+            return Err(Cleanup::Another(why));
+        }
+        match safe(guest, before, next, &world, task.as_ref()) {
+            Seen::Ready => return Ok(()),
+            Seen::NotYet(why) => last = why,
+            Seen::Wrong(why) => {
+                last = why;
+                break;
+            }
+        }
+    }
+    findings.push(Check::fail(name, format!("not begun: {last}")));
+    Err(Cleanup::IfSafe)
+}
+
+fn safe(guest: &Guest, before: &Before, next: Change, world: &World, task: Option<&Upid>) -> Seen {
+    match world.snapshots.get(guest.name.as_str()) {
+        None => return Seen::Wrong(format!("{} is gone, and this test did not delete it", guest.name)),
+        Some(own) if own.snapstate.is_some() => {
+            return Seen::NotYet(format!("{} is being worked on", guest.name));
+        }
+        Some(_) => {}
+    }
+    if next == Change::Rollback {
+        let changed: Vec<&str> =
+            differences(&before.config, &world.config).iter().map(|(key, _)| *key).collect();
+        if !changed.is_empty() {
+            let keys = changed.join(", ");
+            return Seen::Wrong(format!(
+                "somebody changed it meanwhile ({keys}), and a rollback would lose that"
+            ));
+        }
+        if world.runs() != before.ran {
+            return Seen::Wrong("somebody started or stopped it meanwhile".to_owned());
+        }
+        if let Err(why) = descends(world, Some(guest.name.as_str())) {
+            return Seen::Wrong(format!("{why}: somebody took another snapshot, or rolled back"));
+        }
+    }
+    match (world.lock(), task) {
+        (Some(lock), _) => Seen::NotYet(format!("the guest is locked ({lock})")),
+        (None, Some(upid)) => Seen::NotYet(format!("a task of the guest runs ({upid})")),
+        (None, None) => Seen::Ready,
+    }
 }
 
 pub(super) fn told(guest: &Guest, what: Change, done: &Result<Done, Trouble>) -> Check {
@@ -94,7 +194,7 @@ pub(super) fn told(guest: &Guest, what: Change, done: &Result<Done, Trouble>) ->
     match done {
         Ok(done) if done.notes.is_empty() => Check::ok(what.name(), doing),
         Ok(done) => Check::warn(what.name(), format!("{doing}; {}", done.notes.join("; "))),
-        Err(trouble) => Check::fail(what.name(), format!("not {doing}: {}", trouble.sentence())),
+        Err(trouble) => Check::fail(what.name(), format!("{}: {}", what.doing(), trouble.sentence())),
     }
 }
 
@@ -116,10 +216,10 @@ fn after_rollback(trouble: &Trouble) -> Cleanup {
         Trouble::Failed { text, .. } => match proxmox_client::classify_text(text) {
             Busy | Locked { .. } | NoQuorum | Permission { .. } => Cleanup::IfSafe,
             _ if text.contains("is not most recent snapshot") => Cleanup::IfSafe,
-            _ => Cleanup::KeptFor("a rollback that failed half-way can be repeated with it"),
+            _ => Cleanup::Half("a rollback that failed half-way can be repeated with it"),
         },
         Trouble::NoResult(_) | Trouble::Running(_) | Trouble::Lost(_) => {
-            Cleanup::Never("nobody knows what became of the rollback")
+            Cleanup::Unsure("nobody knows what became of the rollback")
         }
     }
 }
@@ -127,6 +227,7 @@ fn after_rollback(trouble: &Trouble) -> Cleanup {
 /// Reads the guest until it is as it should be, a few times.
 async fn reread(
     guest: &Guest,
+    before: &Before,
     name: &'static str,
     findings: &mut Findings<'_>,
     judge: impl Fn(&World) -> Result<String, String>,
@@ -137,8 +238,13 @@ async fn reread(
             sleep(PAUSE).await;
         }
         match World::read(guest).await {
-            Err(error) => why = format!("the guest cannot be read again: {error}"),
+            Err(error) => why = format!("the guest cannot be read again: {}", words(&error)),
             Ok(world) => match judge(&world) {
+                _ if another(&before.config, &world.config, false).is_some() => {
+                    let found = another(&before.config, &world.config, false).unwrap_or_default();
+                    findings.push(Check::fail(name, left::other(&found)));
+                    return Err(Cleanup::Another(found));
+                }
                 Ok(seen) => {
                     findings.push(Check::ok(name, seen));
                     return Ok(());
@@ -164,13 +270,15 @@ fn created(guest: &Guest, before: &Before, world: &World) -> Result<String, Stri
     if let Some(state) = &own.snapstate {
         return Err(format!("{name} is in the list, but half made ({state})"));
     }
-    let (wanted, found) = (before.snapshots.current.parent.as_deref(), own.parent.as_deref());
-    if wanted != found {
+    let (wanted, found) = (before.parent(), own.parent.as_deref());
+    // A list may tell no parents at all; then the guest's own is all there is.
+    let told = world.snapshots.snapshots.iter().any(|snapshot| snapshot.parent.is_some());
+    if wanted != found && (told || wanted.is_none()) {
         return Err(format!("{name} descends from {}, not from {}", parent(found), parent(wanted)));
     }
     descends(world, Some(name))?;
     unlocked(world)?;
-    Ok(format!("{name} is there, it descends from {}, the guest from it", parent(found)))
+    Ok(format!("{name} is there, it descends from {}, the guest from it", parent(wanted)))
 }
 
 fn rolled_back(guest: &Guest, before: &Before, world: &World) -> Result<String, String> {
@@ -197,7 +305,7 @@ fn as_before(guest: &Guest, before: &Before, world: &World) -> Result<String, St
     if world.snapshots.get(guest.name.as_str()).is_some() {
         return Err(format!("the task ended well, and {} is still in the list", guest.name));
     }
-    descends(world, before.snapshots.current.parent.as_deref())?;
+    descends(world, before.parent())?;
     unlocked(world)?;
     same_config(before, world)?;
     let names = |list: &SnapshotList| -> std::collections::BTreeSet<String> {
@@ -210,7 +318,7 @@ fn as_before(guest: &Guest, before: &Before, world: &World) -> Result<String, St
 }
 
 fn descends(world: &World, wanted: Option<&str>) -> Result<(), String> {
-    let found = world.snapshots.current.parent.as_deref();
+    let found = world.parent();
     match found == wanted {
         true => Ok(()),
         false => Err(format!("the guest descends from {}, not from {}", parent(found), parent(wanted))),
@@ -225,18 +333,10 @@ fn unlocked(world: &World) -> Result<(), String> {
     world.lock().map_or(Ok(()), |lock| Err(format!("the guest is still locked ({lock})")))
 }
 
-/// Everything but what a rollback changes by itself: the position in the tree, and the generation id that
-/// tells a machine that its time was turned back.
 fn same_config(before: &Before, world: &World) -> Result<(), String> {
-    let changed = differences(&before.config, &world.config);
+    let changed: Vec<&str> = differences(&before.config, &world.config).iter().map(|(key, _)| *key).collect();
     match changed.is_empty() {
         true => Ok(()),
         false => Err(format!("the configuration is not the same any more: {}", changed.join(", "))),
     }
-}
-
-fn differences(before: &GuestConfig, after: &GuestConfig) -> Vec<String> {
-    let own = |key: &str| matches!(key, "parent" | "vmgenid" | "lock") || key.starts_with("running");
-    let keys: std::collections::BTreeSet<&String> = before.raw.keys().chain(after.raw.keys()).collect();
-    keys.into_iter().filter(|key| !own(key) && before.raw.get(*key) != after.raw.get(*key)).cloned().collect()
 }

@@ -183,7 +183,8 @@ async fn refused_guests_are_not_touched() {
 async fn only_one_at_a_time() {
     let bench = Bench::new().await;
     let settings = bench.settings("writ@pve!act");
-    let held = alone::alone(&settings.api, Vmid::new(101).unwrap()).unwrap();
+    let key = format!("spki:{}", bench.sim.pins().spki).parse().unwrap();
+    let held = alone::alone(&key, Vmid::new(101).unwrap()).unwrap();
     let second = bench.run(101, false).await;
     assert_eq!(second.verdict, Verdict::Refused);
     assert!(second.check("alone").detail.contains("on this machine"));
@@ -228,7 +229,10 @@ async fn who_comes_second_gives_way() {
     let verdict = task(&settings, vmid, false, bench.limits, std::future::pending(), &mut findings).await;
     assert_eq!(verdict, Verdict::Failed);
     let texts = findings.checks().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-    assert!(texts.contains("this one gives way") && texts.ends_with("nothing on VM 101 on pve1"), "{texts}");
+    assert!(
+        texts.contains("this one gives way") && texts.ends_with("nothing on VM 101 (db) on pve1"),
+        "{texts}"
+    );
     drop(findings);
     let left: Vec<String> = world.lock().unwrap().guests[&101].snapshots.keys().cloned().collect();
     assert_eq!(left, ["before-upgrade", "writ-selftest-1111111111111111"]);
@@ -242,7 +246,7 @@ async fn a_snapshot_that_fails_leaves_nothing_or_says_what() {
     let found = bench.run(101, false).await;
     assert_eq!(found.verdict, Verdict::Failed);
     assert!(found.check("snapshot").detail.contains("out of space"), "{:#?}", found.checks);
-    assert_eq!(found.left(), ("nothing on VM 101 on pve1", ""));
+    assert_eq!(found.left(), ("nothing on VM 101 (db) on pve1", ""));
     assert_eq!(bench.mutations().len(), 1);
 
     bench.fail("vzsnapshot", "killed half-way", true);
@@ -261,7 +265,7 @@ async fn a_snapshot_that_fails_leaves_nothing_or_says_what() {
 }
 
 #[tokio::test]
-async fn a_rollback_that_fails_keeps_the_snapshot_and_starts_the_guest() {
+async fn a_rollback_that_fails_keeps_the_snapshot_and_starts_nothing() {
     let bench = Bench::new().await;
     bench.fail("qmrollback", "disk on fire", false);
     let found = bench.run(100, true).await;
@@ -272,18 +276,22 @@ async fn a_rollback_that_fails_keeps_the_snapshot_and_starts_the_guest() {
     assert_eq!(
         left,
         format!(
-            "on VM 100 on pve1: the snapshot {name} (a rollback that failed half-way can be repeated with it)"
+            "on VM 100 (web) on pve1: the snapshot {name}; it is stopped; it ran before, and half rolled back it is not started (a rollback that failed half-way can be repeated with it)"
         )
     );
-    assert!(remedy.starts_with(&format!("qm delsnapshot 100 {name}\n")), "{remedy}");
-    assert!(bench.runs(100), "it ran, so it was started again");
+    let lines: Vec<&str> = remedy.lines().collect();
+    assert!(lines[0].starts_with(&format!("qm rollback 100 {name}  ")), "{remedy}");
+    assert!(lines[1] == format!("qm delsnapshot 100 {name}") && lines[3] == "qm start 100", "{remedy}");
+    assert!(!bench.runs(100), "half rolled back it is not started");
+    let started = bench.mutations().iter().any(|change| change.ends_with("/status/start"));
+    assert!(!started, "{:?}", bench.mutations());
     assert!(bench.mutations().iter().all(|change| !change.starts_with("DELETE")));
 
     // One that was refused before it touched a volume: the snapshot is of no use.
     bench.fail("vzrollback", "can't rollback, 'x' is not most recent snapshot on 'tank:y'", false);
     let found = bench.run(201, false).await;
     assert_eq!(found.verdict, Verdict::Failed);
-    assert_eq!(found.left().0, "nothing on container 201 on pve1");
+    assert_eq!(found.left().0, "nothing on container 201 (mail) on pve1");
     assert!(bench.snapshots(201).is_empty());
 
     bench.inject("qmrollback", Fault::Kill);
@@ -380,7 +388,13 @@ async fn an_endless_task_is_left_alone() {
     assert_eq!(verdict, Verdict::Failed);
     assert!(heard.try_iter().any(|text| text.contains("taking the snapshot: 0 s so far")));
     let last = findings.checks().last().unwrap();
-    assert!(last.detail.contains("half made") && last.detail.contains("its task still runs"), "{last}");
+    assert!(last.detail.contains("a task of it still runs (UPID:"), "{last}");
+    let remedy = last.remedy.as_deref().unwrap();
+    assert!(
+        remedy.starts_with("wait until UPID:") && remedy.contains("has ended\nqm delsnapshot 101 "),
+        "{remedy}"
+    );
+    assert!(!remedy.contains("unlock") && !remedy.contains("force"), "{remedy}");
     assert_eq!(bench.mutations().len(), 1);
 }
 
@@ -452,6 +466,7 @@ async fn a_foreign_task_is_not_taken_for_the_own_one() {
         node: "pve1".parse().unwrap(),
         kind: GuestKind::Qemu,
         vmid: Vmid::new(101).unwrap(),
+        title: None,
         name: own_name().unwrap(),
         limits: bench.limits,
     };
@@ -465,3 +480,5 @@ async fn a_foreign_task_is_not_taken_for_the_own_one() {
         assert!(!fits(&upid.replace(from, to)), "{to}");
     }
 }
+
+mod meanwhile;
