@@ -1,12 +1,17 @@
-//! Public keys that can order something.
-//!
-//! Ed25519 only so far. Other key types that OpenSSH knows are refused by name, with what to do.
+//! Public keys. Those of hosts, devices and sessions are Ed25519, always: [`PublicKey`]. Operators may
+//! have any type in rule V8: [`OperatorKey`]. Others that OpenSSH knows are refused by name.
 
 use std::fmt;
 
 use data_encoding::BASE64;
 use protocol::{Ed25519Key, Fingerprint};
 use serde::{Deserialize, Serialize};
+
+pub(crate) mod cert;
+mod operator;
+pub(crate) mod shape;
+
+pub use operator::{KeyBytes, OperatorKey};
 
 /// Why a key cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +22,18 @@ pub enum KeyError {
     /// A key type that is real but not accepted.
     #[error("keys of type {0} are not accepted yet: use an Ed25519 key (ssh-keygen -t ed25519)")]
     Unsupported(String),
+    /// A key type that no operator may have.
+    #[error(
+        "keys of type {0} are not accepted: use an Ed25519 key (ssh-keygen -t ed25519), a security key \
+         (-t ed25519-sk), ECDSA, or RSA of 3072 bits or more"
+    )]
+    NeverAccepted(String),
+    /// A good type, but too weak, or made for something else.
+    #[error("{0}")]
+    Refused(&'static str),
+    /// Not on its curve, or a point with which anybody could sign.
+    #[error("this key is malformed or weak (no sound point of its curve): make a new one with ssh-keygen")]
+    Unsound,
     /// An Ed25519 key with which anybody could sign (small order) or that is no point at all.
     #[error("this Ed25519 key is malformed or weak (small order): make a new one with ssh-keygen -t ed25519")]
     Weak,
@@ -32,7 +49,7 @@ pub enum KeyError {
 }
 
 /// Key types we know by name, to refuse them by name.
-const KNOWN_TYPES: [&str; 14] = [
+const KNOWN_TYPES: [&str; 18] = [
     "ssh-rsa",
     "ssh-dss",
     "ecdsa-sha2-nistp256",
@@ -44,13 +61,20 @@ const KNOWN_TYPES: [&str; 14] = [
     "ssh-ed25519-cert-v01@openssh.com",
     "ssh-rsa-cert-v01@openssh.com",
     "ecdsa-sha2-nistp256-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp384-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp521-cert-v01@openssh.com",
     "sk-ssh-ed25519-cert-v01@openssh.com",
+    "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
+    "ssh-dss-cert-v01@openssh.com",
     "mldsa44-ed25519@openssh.com",
     "ssh-ed448",
 ];
 
 /// The name of a key type as it may be repeated to a user.
 pub(crate) fn type_name(name: &[u8]) -> String {
+    if name == b"ssh-ed25519" {
+        return "ssh-ed25519".to_owned();
+    }
     KNOWN_TYPES
         .iter()
         .find(|known| known.as_bytes() == name)

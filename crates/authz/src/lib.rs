@@ -18,8 +18,8 @@
 //! | [`files`] | durable writes, and secrets in 0600 files |
 //!
 //! The specification is `security.md` sections 1 and 2; rules are cited as V1 to V24 where they
-//! are enforced. Built so far: Ed25519 keys only (others are refused by name), one signer or more
-//! by threshold, a single policy, a plain hash chain as log. No sockets, no processes, no clock:
+//! are enforced. Operators sign with Ed25519, ECDSA, RSA, security keys, or certificates for these;
+//! hosts, devices and sessions have Ed25519 keys only. Built so far: one signer or more by threshold, a single policy, a plain hash chain as log. No sockets, no processes, no clock:
 //! `now` and randomness are arguments. Files are touched by [`journal`], [`log`] and [`files`] only.
 
 pub mod canonical;
@@ -37,8 +37,9 @@ pub mod secret;
 pub mod sshsig;
 pub mod statement;
 pub mod verify;
+mod wire;
 
-pub use keys::{KeyError, PublicKey};
+pub use keys::{KeyBytes, KeyError, OperatorKey, PublicKey};
 pub use namespace::Namespace;
 pub use order::{Kind, Order, Params};
 pub use policy::Policy;

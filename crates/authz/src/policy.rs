@@ -10,9 +10,13 @@ use protocol::{Fingerprint, HostName, Sha256, Vmid};
 use serde::{Deserialize, Serialize};
 
 use crate::canonical::{self, CanonicalError};
-use crate::keys::PublicKey;
+use crate::keys::{KeyBytes, OperatorKey};
 use crate::namespace::Namespace;
 use crate::order::{Binding, Kind};
+
+mod credential;
+
+pub use credential::{Authority, CERT_VALIDITY_S, Credential, MAX_CERT_VALIDITY_S, VerifiedKey};
 
 /// Longest validity that a policy may allow: plan-bound orders, seconds.
 pub const MAX_VALIDITY_PLAN_S: u64 = 3_600;
@@ -67,8 +71,8 @@ pub struct PolicyDocument {
 pub struct Operator {
     /// Unique name.
     pub name: HostName,
-    /// At least one.
-    pub keys: Vec<PublicKey>,
+    /// At least one: keys, and CAs.
+    pub keys: Vec<Credential>,
 }
 
 /// A set of operators with explicit namespaces (rule V14: there is no implicit "all").
@@ -169,23 +173,63 @@ impl Policy {
         self.document.rules.iter().find(|rule| rule.kind == kind)
     }
 
-    /// Whose key this is (rule V13: by the key itself, never by a comment).
-    pub fn operator_of(&self, key: &PublicKey) -> Option<&Operator> {
-        self.document.operators.iter().find(|operator| operator.keys.contains(key))
+    /// Whose key this is (rule V13: by the key itself, never by a comment). A CA's key is nobody's: it
+    /// certifies, it does not sign (V15).
+    pub fn operator_of<K: KeyBytes + ?Sized>(&self, key: &K) -> Option<&Operator> {
+        self.listed(key).map(|(operator, _)| operator)
     }
 
-    /// Rule V16.
-    pub fn is_revoked(&self, key: &PublicKey) -> bool {
-        self.document.revoked.contains(&key.fingerprint())
+    /// The operator with this name.
+    pub fn operator(&self, name: &HostName) -> Option<&Operator> {
+        self.document.operators.iter().find(|operator| operator.name == *name)
+    }
+
+    /// Whose key this is, and as what it stands there.
+    pub(crate) fn listed<K: KeyBytes + ?Sized>(&self, key: &K) -> Option<(&Operator, &Credential)> {
+        let raw = key.key_bytes();
+        self.document
+            .operators
+            .iter()
+            .flat_map(|operator| operator.keys.iter().map(move |credential| (operator, credential)))
+            .find(|(_, credential)| credential.authority().is_none() && credential.key().blob() == &*raw)
+    }
+
+    /// The places where this CA stands.
+    pub(crate) fn authorities<'a>(
+        &'a self,
+        ca: &[u8],
+    ) -> impl Iterator<Item = (&'a Operator, &'a Authority)> {
+        self.document.operators.iter().flat_map(move |operator| {
+            let authorities = operator.keys.iter().filter_map(Credential::authority);
+            authorities.filter(move |authority| authority.ca.blob() == ca).map(move |found| (operator, found))
+        })
+    }
+
+    /// Rule V16, of a key: an operator's, a CA's, or one that a CA certified.
+    pub fn is_revoked<K: KeyBytes + ?Sized>(&self, key: &K) -> bool {
+        self.document.revoked.contains(&Fingerprint::of_key_blob(&key.key_bytes()))
+    }
+
+    /// Rule V16, of a certificate by serial number or key id. What is revoked for one operator is for all.
+    pub(crate) fn is_certificate_revoked(&self, ca: &[u8], serial: u64, key_id: &[u8]) -> bool {
+        self.authorities(ca).any(|(_, authority)| {
+            authority.revoked_serials.contains(&serial)
+                || authority.revoked_key_ids.iter().any(|revoked| revoked.as_bytes() == key_id)
+        })
     }
 
     /// The operator whom a signature by `key` in `namespace` counts for, in any role. Costs no
     /// public-key mathematics (rules V13, V14, V16, V22).
-    pub fn may_sign(&self, key: &PublicKey, namespace: Namespace) -> Option<&Operator> {
+    pub fn may_sign<K: KeyBytes + ?Sized>(&self, key: &K, namespace: Namespace) -> Option<&Operator> {
         let operator = self.operator_of(key).filter(|_| !self.is_revoked(key))?;
+        self.has_namespace(operator, namespace).then_some(operator)
+    }
+
+    /// Whether any role of the operator's has this namespace (V14).
+    pub(crate) fn has_namespace(&self, operator: &Operator, namespace: Namespace) -> bool {
         let allowed =
             |role: &Role| role.namespaces.contains(&namespace) && role.members.contains(&operator.name);
-        self.document.roles.iter().any(allowed).then_some(operator)
+        self.document.roles.iter().any(allowed)
     }
 
     /// Whether the operator's signature counts for this rule.
@@ -220,14 +264,7 @@ fn check(document: &PolicyDocument) -> Result<(), String> {
     unique(operators.iter().map(|o| &o.name)).map_err(|name| format!("operator {name} stands twice"))?;
     unique(roles.iter().map(|r| &r.name)).map_err(|name| format!("role {name} stands twice"))?;
     unique(rules.iter().map(|r| r.kind)).map_err(|kind| format!("kind {kind} has two rules"))?;
-    // Rule V20 counts distinct operators and distinct keys; a shared key would be one person twice.
-    unique(operators.iter().flat_map(|o| &o.keys))
-        .map_err(|key| format!("key {} belongs to two operators or stands twice", key.fingerprint()))?;
-    for operator in operators {
-        if operator.keys.is_empty() {
-            return Err(format!("operator {} has no key", operator.name));
-        }
-    }
+    check_credentials(operators)?;
     for role in roles {
         for member in &role.members {
             if !operators.iter().any(|operator| operator.name == *member) {
@@ -248,6 +285,38 @@ fn check(document: &PolicyDocument) -> Result<(), String> {
     }
     if let Some((first, last)) = bounds.guests.iter().find(|(first, last)| first > last) {
         return Err(format!("bounds.guests has the range {first} to {last}"));
+    }
+    Ok(())
+}
+
+fn check_credentials(operators: &[Operator]) -> Result<(), String> {
+    let all = || operators.iter().flat_map(|operator| &operator.keys);
+    let keys = || all().filter(|credential| credential.authority().is_none()).map(Credential::key);
+    // Rule V20 counts distinct operators and distinct keys; a shared key would be one person twice.
+    unique(keys())
+        .map_err(|key| format!("key {} belongs to two operators or stands twice", key.fingerprint()))?;
+    let authorities = || all().filter_map(Credential::authority);
+    let cas: BTreeSet<&OperatorKey> = authorities().map(|authority| &authority.ca).collect();
+    if let Some(key) = keys().find(|key| cas.contains(key)) {
+        return Err(format!(
+            "key {} is both an operator's key and a CA: use a key of its own as CA",
+            key.fingerprint()
+        ));
+    }
+    // One principal of one CA is one operator.
+    unique(authorities().flat_map(|authority| {
+        authority.principals.iter().map(move |principal| (&authority.ca, principal.as_str()))
+    }))
+    .map_err(|(ca, principal)| {
+        format!("principal {principal} of CA {} stands for two operators or stands twice", ca.fingerprint())
+    })?;
+    for operator in operators {
+        if operator.keys.is_empty() {
+            return Err(format!("operator {} has no key", operator.name));
+        }
+        for credential in &operator.keys {
+            credential.check().map_err(|why| format!("operator {}: {why}", operator.name))?;
+        }
     }
     Ok(())
 }

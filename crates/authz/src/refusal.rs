@@ -20,10 +20,14 @@ pub enum RefusalCode {
     KeyType,
     /// V13: a key that the policy does not know, or not for this purpose.
     UnknownSigner,
-    /// V16: a revoked key.
+    /// V16: a revoked key, CA or certificate.
     Revoked,
     /// V10: the signature does not fit the bytes.
     BadSignature,
+    /// V12: a security key that was not touched, or did not ask for its PIN where it must.
+    Presence,
+    /// V15: a certificate that does not count.
+    Certificate,
     /// V18, V19: the signed bytes are not an order in its one spelling.
     BadOrder,
     /// A kind that this version or this policy does not carry out.

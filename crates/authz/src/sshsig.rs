@@ -9,7 +9,15 @@ use sha2::Digest as _;
 
 use crate::keys::{KeyError, PublicKey, type_name};
 use crate::namespace::Namespace;
+use crate::wire::{Damaged, nothing_left, put_string, take, take_string, take_u32};
 use protocol::Envelope;
+
+mod operator;
+
+pub(crate) use operator::Listed;
+#[cfg(test)]
+pub(crate) use operator::tests as tests_of_operators;
+pub use operator::{Claim, OperatorSignature, decode_operator};
 
 const MAGIC: &[u8; 6] = b"SSHSIG";
 const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----\n";
@@ -42,6 +50,34 @@ pub enum SigError {
     /// V8.
     #[error("signatures by keys of type {0} are not accepted yet: sign with an Ed25519 key")]
     KeyType(String),
+    /// V8, of an operator's key.
+    #[error(
+        "signatures by keys of type {0} are not accepted: sign with an Ed25519 key, a security key, ECDSA, or RSA \
+         of 3072 bits or more"
+    )]
+    NeverAccepted(String),
+    /// V8, V12: a good type, but too weak, or made for something else.
+    #[error("{0}")]
+    KeyRefused(&'static str),
+    /// V12: a valid signature of a security key that nobody touched.
+    #[error(
+        "nobody touched the security key for this signature: sign again and touch it (no-touch-required is never enough)"
+    )]
+    NoTouch,
+    /// V12: PIN or biometric is required.
+    #[error(
+        "the policy wants PIN or biometric with every signature of this key: use a security key made with \
+         ssh-keygen -t ed25519-sk -O verify-required"
+    )]
+    NotVerified,
+    /// V12: flags that no SSH signature has.
+    #[error(
+        "the security key signed with flags that mean something else than an SSH signature: use another key"
+    )]
+    Flags,
+    /// V15.
+    #[error("the certificate does not count: {0}")]
+    Certificate(&'static str),
     /// V8, V10.
     #[error("the signing key is malformed or weak: make a new one with ssh-keygen -t ed25519")]
     WeakKey,
@@ -50,6 +86,12 @@ pub enum SigError {
         "the signature does not fit these bytes: they were changed after signing, or another file was signed"
     )]
     Wrong,
+}
+
+impl From<Damaged> for SigError {
+    fn from(error: Damaged) -> Self {
+        Self::Format(error.0)
+    }
 }
 
 /// The hash inside the signed structure (rule V5).
@@ -81,8 +123,13 @@ pub(crate) fn claimed_namespace(armored: &str) -> Option<Namespace> {
     Namespace::ALL.iter().copied().find(|namespace| namespace.as_str().as_bytes() == name)
 }
 
-/// Checks form, namespace and key type (rules V1 to V10 without the mathematics).
-pub fn decode(armored: &str, namespace: Namespace) -> Result<Unverified, SigError> {
+/// Rules V1 to V7. The key is read by `read_key` in its place, so that what is refused first is what stands
+/// first.
+fn frame<K>(
+    armored: &str,
+    namespace: Namespace,
+    read_key: impl FnOnce(&[u8]) -> Result<K, SigError>,
+) -> Result<(K, Hash, Vec<u8>), SigError> {
     let blob = dearmor(armored)?;
     let mut rest = blob.as_slice();
     let reader = &mut rest;
@@ -92,7 +139,7 @@ pub fn decode(armored: &str, namespace: Namespace) -> Result<Unverified, SigErro
     if take_u32(reader)? != 1 {
         return Err(SigError::Format("version is not 1"));
     }
-    let key = public_key(take_string(reader)?)?;
+    let key = read_key(take_string(reader)?)?;
     if take_string(reader)? != namespace.as_str().as_bytes() {
         return Err(SigError::Namespace { expected: namespace });
     }
@@ -104,8 +151,16 @@ pub fn decode(armored: &str, namespace: Namespace) -> Result<Unverified, SigErro
         b"sha512" => Hash::Sha512,
         _ => return Err(SigError::Hash),
     };
-    let mut inner = take_string(reader)?;
+    let inner = take_string(reader)?.to_vec();
     nothing_left(reader)?;
+    Ok((key, hash, inner))
+}
+
+/// A signature by an Ed25519 key: form, namespace and key type (rules V1 to V10 without the mathematics).
+/// Hosts and devices have no other keys; [`decode_operator`] is for operators.
+pub fn decode(armored: &str, namespace: Namespace) -> Result<Unverified, SigError> {
+    let (key, hash, inner) = frame(armored, namespace, public_key)?;
+    let mut inner = inner.as_slice();
     // V9: the signature's own algorithm name fits the key.
     if take_string(&mut inner)? != b"ssh-ed25519" {
         return Err(SigError::Format("signature type differs from key type"));
@@ -231,34 +286,6 @@ fn public_key(blob: &[u8]) -> Result<PublicKey, SigError> {
         KeyError::Unsupported(name) => SigError::KeyType(name),
         _ => SigError::WeakKey,
     })
-}
-
-fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8], SigError> {
-    let (head, tail) = rest.split_at_checked(length).ok_or(SigError::Format("cut short"))?;
-    *rest = tail;
-    Ok(head)
-}
-
-fn take_u32(rest: &mut &[u8]) -> Result<u32, SigError> {
-    let bytes = take(rest, 4)?;
-    Ok(bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte)))
-}
-
-/// RFC 4251 `string`. Nothing is reserved for the length; it only cuts what is there (V23).
-fn take_string<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], SigError> {
-    let length = take_u32(rest)?;
-    take(rest, usize::try_from(length).map_err(|_| SigError::Format("cut short"))?)
-}
-
-/// V6: no trailing bytes at any level.
-fn nothing_left(rest: &[u8]) -> Result<(), SigError> {
-    if rest.is_empty() { Ok(()) } else { Err(SigError::Format("bytes left over")) }
-}
-
-fn put_string(bytes: &mut Vec<u8>, string: &[u8]) {
-    let length = u32::try_from(string.len()).expect("we only write keys, names and hashes");
-    bytes.extend_from_slice(&length.to_be_bytes());
-    bytes.extend_from_slice(string);
 }
 
 #[cfg(test)]

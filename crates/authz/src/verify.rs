@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 use protocol::text::SafeText;
 use protocol::{Envelope, Fingerprint, HostId, Sha256};
 
-use crate::keys::PublicKey;
+use crate::keys::OperatorKey;
 use crate::namespace::Namespace;
 use crate::order::{Binding, Kind, Order, OrderError};
-use crate::policy::{Policy, Rule};
+use crate::policy::{Operator, Policy, Rule};
 use crate::receipt::Signer;
 use crate::refusal::RefusalCode;
-use crate::sshsig::{self, SigError};
+use crate::sshsig::{self, Claim, Listed, OperatorSignature, SigError};
 
 /// How far the host's clock may be behind the signer's, seconds.
 pub const CLOCK_SKEW_S: u64 = 120;
@@ -112,7 +112,7 @@ pub fn verify(
     host: &HostFacts<'_>,
     now: u64,
 ) -> Result<Authorized<Order>, Refusal> {
-    let (namespace, signers) = check_signatures(envelope, policy)?;
+    let (namespace, signers) = check_signatures(envelope, policy, now)?;
     let refuse =
         |code, why: String| Refusal { code, why, authenticated: true, kind: None, signers: names(&signers) };
 
@@ -163,7 +163,8 @@ const ORDERS: [Namespace; 3] = [Namespace::Op, Namespace::Job, Namespace::Sessio
 fn check_signatures(
     envelope: &Envelope,
     policy: &Policy,
-) -> Result<(Namespace, Vec<(PublicKey, Signer)>), Refusal> {
+    now: u64,
+) -> Result<(Namespace, Vec<(OperatorKey, Signer)>), Refusal> {
     if envelope.sigs.is_empty() {
         return Err(Refusal::new(
             RefusalCode::Unsigned,
@@ -186,31 +187,89 @@ fn check_signatures(
     // refuses the whole envelope (2.3).
     let mut decoded = Vec::new();
     for armored in &envelope.sigs {
-        let signature = sshsig::decode(armored, namespace).map_err(|error| signature_refusal(&error))?;
-        let key = *signature.claimed_key();
-        if policy.operator_of(&key).is_some() && policy.is_revoked(&key) {
-            return Err(Refusal::new(
-                RefusalCode::Revoked,
-                format!("key {} is revoked by this host's policy", key.fingerprint()),
-            ));
-        }
-        let operator = policy.may_sign(&key, namespace).ok_or_else(|| {
-            Refusal::new(
-                RefusalCode::UnknownSigner,
-                format!("key {} is not allowed to sign {namespace} by this host's policy", key.fingerprint()),
-            )
-        })?;
-        let signer = Signer { operator: operator.name.clone(), key: key.fingerprint() };
-        decoded.push((signature, key, signer));
+        let signature =
+            sshsig::decode_operator(armored, namespace).map_err(|error| signature_refusal(&error))?;
+        let (operator, listed) = look_up(&signature, policy, namespace)?;
+        let signer = Signer { operator: operator.name.clone(), key: signature.fingerprint() };
+        decoded.push((signature, listed, signer));
     }
     let verified: Result<Vec<_>, Refusal> = decoded
         .into_iter()
-        .map(|(signature, key, signer)| {
-            signature.verify(&envelope.payload.0).map_err(|error| signature_refusal(&error))?;
+        .map(|(signature, listed, signer)| {
+            let key = signature
+                .verify(&envelope.payload.0, listed, now)
+                .map_err(|error| signature_refusal(&error))?;
             Ok((key, signer))
         })
         .collect();
     Ok((namespace, verified?))
+}
+
+/// Steps 4 and 5: whom the signature would count for, by the policy alone (V13, V14, V16). A stranger learns
+/// nothing and costs no mathematics (V22).
+fn look_up<'a>(
+    signature: &OperatorSignature,
+    policy: &'a Policy,
+    namespace: Namespace,
+) -> Result<(&'a Operator, Listed), Refusal> {
+    let key = signature.fingerprint();
+    let revoked =
+        |what: String| Refusal::new(RefusalCode::Revoked, format!("{what} is revoked by this host's policy"));
+    let unknown = |what: String| {
+        let why = format!("{what} is not allowed to sign {namespace} by this host's policy");
+        Refusal::new(RefusalCode::UnknownSigner, why)
+    };
+    let (operator, listed) = match signature.claim() {
+        Claim::Key(raw) => {
+            let (operator, credential) = policy.listed(raw).ok_or_else(|| unknown(format!("key {key}")))?;
+            if policy.is_revoked(raw) {
+                return Err(revoked(format!("key {key}")));
+            }
+            (operator, Listed { verify_required: credential.verify_required(), max_validity_s: 0 })
+        }
+        Claim::Certificate { ca, subject, principals, serial, key_id } => {
+            let ca_name = format!("CA {}", Fingerprint::of_key_blob(ca));
+            // V15: the CA is listed, for one of the principals.
+            if policy.authorities(ca).next().is_none() {
+                return Err(unknown(format!("a certificate for key {key} by {ca_name}")));
+            }
+            // V16: the CA too.
+            if policy.is_revoked(ca) {
+                return Err(revoked(ca_name));
+            }
+            if policy.is_revoked(subject) {
+                return Err(revoked(format!("key {key}, which is certified,")));
+            }
+            if policy.is_certificate_revoked(ca, serial, key_id) {
+                return Err(revoked(format!("certificate {serial} of {ca_name}")));
+            }
+            let mut meant = policy.authorities(ca).filter(|(_, authority)| {
+                authority.principals.iter().any(|principal| principals.contains(principal))
+            });
+            let (operator, authority) = meant.next().ok_or_else(|| {
+                unknown(format!("none of the principals of the certificate for key {key} by {ca_name}"))
+            })?;
+            // A certificate for two operators would let one person be both (V20).
+            if meant.any(|(other, _)| other.name != operator.name) {
+                return Err(Refusal::new(
+                    RefusalCode::Certificate,
+                    format!(
+                        "the certificate for key {key} stands for two operators: sign one for each with -n NAME"
+                    ),
+                ));
+            }
+            let listed = Listed {
+                verify_required: authority.verify_required,
+                max_validity_s: authority.max_validity_s,
+            };
+            (operator, listed)
+        }
+    };
+    if policy.has_namespace(operator, namespace) {
+        Ok((operator, listed))
+    } else {
+        Err(unknown(format!("key {key}")))
+    }
 }
 
 fn signature_refusal(error: &SigError) -> Refusal {
@@ -218,13 +277,17 @@ fn signature_refusal(error: &SigError) -> Refusal {
         SigError::TooLarge => RefusalCode::Size,
         SigError::Armor | SigError::Format(_) | SigError::Hash => RefusalCode::Malformed,
         SigError::Namespace { .. } => RefusalCode::Namespace,
-        SigError::KeyType(_) | SigError::WeakKey => RefusalCode::KeyType,
+        SigError::KeyType(_) | SigError::NeverAccepted(_) | SigError::KeyRefused(_) | SigError::WeakKey => {
+            RefusalCode::KeyType
+        }
+        SigError::NoTouch | SigError::NotVerified | SigError::Flags => RefusalCode::Presence,
+        SigError::Certificate(_) => RefusalCode::Certificate,
         SigError::Wrong => RefusalCode::BadSignature,
     };
     Refusal::new(code, error.to_string())
 }
 
-fn names(signers: &[(PublicKey, Signer)]) -> Vec<Signer> {
+fn names(signers: &[(OperatorKey, Signer)]) -> Vec<Signer> {
     let mut names: Vec<Signer> = Vec::new();
     for (_, signer) in signers {
         if !names.contains(signer) {
@@ -286,12 +349,20 @@ fn check_threshold(
     order: &Order,
     policy: &Policy,
     rule: &Rule,
-    signers: &[(PublicKey, Signer)],
+    signers: &[(OperatorKey, Signer)],
 ) -> Result<(), String> {
     let counting: Vec<_> = signers
         .iter()
-        .filter(|(key, _)| policy.operator_of(key).is_some_and(|operator| policy.counts_for(rule, operator)))
+        .filter(|(_, signer)| {
+            policy.operator(&signer.operator).is_some_and(|operator| policy.counts_for(rule, operator))
+        })
         .collect();
+    // Two CAs could certify one key for two people: whoever holds it is one person.
+    if let Some((_, signer)) = counting.iter().find(|(key, signer)| {
+        counting.iter().any(|(other, theirs)| key == other && signer.operator != theirs.operator)
+    }) {
+        return Err(format!("key {} signed for two operators: each needs a key of their own", signer.key));
+    }
     let operators: BTreeSet<_> = counting.iter().map(|(_, signer)| &signer.operator).collect();
     let keys: BTreeSet<_> = counting.iter().map(|(key, _)| key).collect();
     let have = operators.len().min(keys.len());

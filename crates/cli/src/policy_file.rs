@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 
 use authz::order::Binding;
-use authz::policy::{Bounds, MAX_VALIDITY_IMMEDIATE_S, Operator, PolicyDocument, PolicyError, Role, Rule};
-use authz::{Kind, Namespace, Policy, PublicKey};
+use authz::policy::{
+    Bounds, Credential, MAX_VALIDITY_IMMEDIATE_S, Operator, PolicyDocument, PolicyError, Role, Rule,
+};
+use authz::{Kind, Namespace, Policy};
 use protocol::text::printable;
 use protocol::{HostName, Vmid};
 
@@ -40,7 +42,7 @@ pub enum PolicyInitError {
 /// A first policy: one role for everybody, one signature per order, careful bounds. The same
 /// operator may come several times, with a key each.
 pub fn first_policy(
-    keys: Vec<(HostName, PublicKey)>,
+    keys: Vec<(HostName, impl Into<Credential>)>,
     guests: Vec<(Vmid, Vmid)>,
     now: u64,
 ) -> Result<PolicyDocument, PolicyInitError> {
@@ -48,8 +50,8 @@ pub fn first_policy(
     let mut operators: Vec<Operator> = Vec::new();
     for (name, key) in keys {
         match operators.iter_mut().find(|operator| operator.name == name) {
-            Some(operator) => operator.keys.push(key),
-            None => operators.push(Operator { name, keys: vec![key] }),
+            Some(operator) => operator.keys.push(key.into()),
+            None => operators.push(Operator { name, keys: vec![key.into()] }),
         }
     }
     let everything = Vmid::try_from(100).ok().zip(Vmid::try_from(999_999_999).ok());
@@ -109,7 +111,7 @@ pub fn describe(policy: &Policy) -> String {
     for operator in operators {
         for key in &operator.keys {
             let revoked = if policy.is_revoked(key) { "  REVOKED" } else { "" };
-            let _ = writeln!(text, "  {:12}  {}{revoked}", operator.name, key.fingerprint());
+            let _ = writeln!(text, "  {:12}  {}{revoked}", operator.name, key.describe());
         }
     }
     text.push_str("\nRoles (who may sign for what)\n");
@@ -218,6 +220,6 @@ mod tests {
         let (low, high) = (Vmid::try_from(100).unwrap(), Vmid::try_from(200).unwrap());
         let turned = first_policy(vec![(name("alice"), alice().public())], vec![(high, low)], NOW);
         assert!(turned.unwrap_err().to_string().contains("range"));
-        assert!(first_policy(vec![], vec![], NOW).is_err());
+        assert!(first_policy(Vec::<(HostName, Credential)>::new(), vec![], NOW).is_err());
     }
 }

@@ -40,7 +40,7 @@ fn policy(operator: &SecretKey) -> PolicyDocument {
         version: 1,
         prev: None,
         issued_at: 1,
-        operators: vec![Operator { name: "alice".parse().unwrap(), keys: vec![operator.public()] }],
+        operators: vec![Operator { name: "alice".parse().unwrap(), keys: vec![operator.public().into()] }],
         roles: vec![Role {
             name: "ops".parse().unwrap(),
             namespaces: vec![Namespace::Op],

@@ -155,7 +155,7 @@ fn work(round: usize, count: usize) -> Fallible<Work> {
         version: 1,
         prev: None,
         issued_at: 1,
-        operators: vec![Operator { name: alice.clone(), keys: vec![key.public()] }],
+        operators: vec![Operator { name: alice.clone(), keys: vec![key.public().into()] }],
         roles: vec![Role { name: ops.clone(), namespaces: vec![Namespace::Op], members: vec![alice] }],
         rules: vec![Rule {
             kind: Kind::SnapshotRollback,

@@ -24,7 +24,7 @@ pub(crate) fn mallory() -> SecretKey {
 }
 
 fn operator(name: &str, key: &SecretKey) -> Operator {
-    Operator { name: name.parse().unwrap(), keys: vec![key.public()] }
+    Operator { name: name.parse().unwrap(), keys: vec![key.public().into()] }
 }
 
 pub(crate) fn rule(kind: Kind, threshold: u32) -> Rule {
@@ -86,7 +86,7 @@ fn inconsistent_policies_are_refused_with_the_reason() {
         (|p| p.issued_at = u64::MAX, "2^53"),
         (|p| p.operators.push(operator("alice", &mallory())), "operator alice stands twice"),
         (|p| p.operators.push(operator("dave", &alice())), "belongs to two operators"),
-        (|p| p.operators[0].keys.push(alice().public()), "stands twice"),
+        (|p| p.operators[0].keys.push(alice().public().into()), "stands twice"),
         (|p| p.operators[0].keys.clear(), "alice has no key"),
         (|p| p.roles[0].members.push("zed".parse().unwrap()), "no operator"),
         (|p| p.roles[0].namespaces.push(Namespace::Receipt), "host key"),

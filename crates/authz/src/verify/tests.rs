@@ -6,6 +6,8 @@ use crate::order::{NoParams, Params, PlanRef};
 use crate::policy::tests::{alice, bob, document, helpdesk, mallory, policy, rule};
 use crate::secret::SecretKey;
 
+mod credentials;
+
 fn host() -> HostFacts<'static> {
     HostFacts {
         id: HostId::from_bytes([0x11; 16]),
@@ -206,7 +208,7 @@ fn a_threshold_counts_people_not_signatures() {
 
     let mut two_keys = document();
     let second = SecretKey::from_seed(&[0xa9; 32]);
-    two_keys.operators[0].keys.push(second.public());
+    two_keys.operators[0].keys.push(second.public().into());
     let policy = Policy::decode(&two_keys.encode()).unwrap();
     order.policy.sha256 = *policy.hash();
     let refusal = verify(&envelope(&order, &[alice(), second]), &policy, &host(), NOW).unwrap_err();

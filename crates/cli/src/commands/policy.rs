@@ -1,7 +1,7 @@
 //! `writ policy init`, `writ policy show`.
 
 use authz::policy::PolicyDocument;
-use authz::{Policy, PublicKey, files};
+use authz::{OperatorKey, Policy, files};
 
 use super::{Context, now, write_new};
 use crate::args::PolicyCommand;
@@ -21,7 +21,7 @@ pub(super) fn run(ctx: &Context, command: PolicyCommand) -> Result<Answer, Failu
                 let fail = |why| StateError::Key { path: path.clone(), why };
                 let text = std::str::from_utf8(&bytes).map_err(|_| fail(authz::KeyError::NotAKey))?;
                 for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
-                    keys.push((name.clone(), PublicKey::from_line(line).map_err(fail)?));
+                    keys.push((name.clone(), OperatorKey::from_line(line).map_err(fail)?));
                 }
                 if keys.last().is_none_or(|(last, _)| *last != name) {
                     return Err(fail(authz::KeyError::NotAKey).into());

@@ -82,7 +82,7 @@ mod tests {
 
         let mut document = policy().document().clone();
         document.rules.retain(|rule| rule.kind != Kind::SessionOpen);
-        let second = authz::policy::Operator { name: name("bob"), keys: vec![mallory().public()] };
+        let second = authz::policy::Operator { name: name("bob"), keys: vec![mallory().public().into()] };
         document.roles[0].members.push(second.name.clone());
         document.operators.push(second);
         document.rules.iter_mut().for_each(|rule| rule.threshold = 2);

@@ -136,7 +136,7 @@ pub(crate) fn policy() -> PolicyDocument {
         issued_at: 1,
         operators: vec![Operator {
             name: "alice".parse().unwrap(),
-            keys: vec![SecretKey::from_seed(&[7; 32]).public()],
+            keys: vec![SecretKey::from_seed(&[7; 32]).public().into()],
         }],
         roles: vec![Role {
             name: "ops".parse().unwrap(),

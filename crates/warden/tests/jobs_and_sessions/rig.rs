@@ -41,8 +41,10 @@ fn policy(alice: &SecretKey, bob: &SecretKey) -> PolicyDocument {
         standing,
         max_validity_s,
     };
-    let operator =
-        |name: &str, key: &SecretKey| Operator { name: name.parse().unwrap(), keys: vec![key.public()] };
+    let operator = |name: &str, key: &SecretKey| Operator {
+        name: name.parse().unwrap(),
+        keys: vec![key.public().into()],
+    };
     PolicyDocument {
         v: 1,
         version: 1,
