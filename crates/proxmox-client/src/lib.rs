@@ -24,7 +24,10 @@
 //! * **A bad token costs three seconds a call.** After the first 401 further calls fail at once for
 //!   thirty seconds.
 //! * **Workers are few.** At most two requests are in flight per client; answers are capped at
-//!   16 MiB while they stream.
+//!   1 MiB, lists and logs at 16 MiB, while they stream, and counted before they are parsed, so that
+//!   none costs ten times its size.
+//! * **A task is not believed blindly.** A mutation that is answered with a task of another node, guest,
+//!   kind or author is an error; what happened is then not known.
 //!
 //! Identifiers ([`Vmid`], [`NodeName`], [`SnapshotName`], [`Upid`]) are parsed types, because they
 //! become path segments: a snapshot called `..` would turn "delete this snapshot" into "destroy
@@ -80,7 +83,7 @@ pub use storage::list::{Content, StorageConfig, StorageState, StorageStatus};
 pub use storage::prune::{Mark, PruneItem, PruneScope, Retention};
 pub use storage::upload::Upload;
 pub use storage::volid::{StorageName, Volid, VolidError, VolumeKind, VolumeTime};
-pub use task::find::{Doubt, FoundTask};
+pub use task::find::{Doubt, FindTask, FoundTask};
 pub use task::power::{PowerEnd, PowerOutcome};
 pub use task::wait::WaitOptions;
 pub use task::watch::{TaskEnd, TaskStatus};

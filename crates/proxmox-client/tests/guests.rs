@@ -13,7 +13,8 @@ use proxmox_client::{
     Volid,
 };
 
-const UPID: &str = "\"UPID:pve1:000003A4:000359AB:6B025FB3:qmsnapshot:100:tester@pve!full:\"";
+/// The task that was asked for.
+const TASK: &str = "task";
 const DIGEST: &str = "2e2c4ff634a3e39e882bf183884efab3c46738c7";
 const ARCHIVE: &str = "local:backup/vzdump-qemu-100-2026_11_22-03_21_27.vma.zst";
 const CT_ARCHIVE: &str = "local:backup/vzdump-lxc-202-2026_11_22-03_16_25.tar.zst";
@@ -35,7 +36,7 @@ fn volid(text: &str) -> Volid {
 }
 
 async fn answering(data: &'static str) -> (Server, Client) {
-    Server::pinned(move |_, _| React::ok(data)).await
+    Server::pinned(move |seen, _| if data == TASK { React::task(seen) } else { React::ok(data) }).await
 }
 
 /// Method, path below the API's root, and body of what came last.
@@ -62,7 +63,7 @@ const BOTH: [GuestKind; 2] = [GuestKind::Qemu, GuestKind::Lxc];
 
 #[tokio::test]
 async fn power_of_both_kinds() {
-    let (server, client) = answering(UPID).await;
+    let (server, client) = answering(TASK).await;
     for kind in BOTH {
         let guest = vmid(100);
         client.stop(kind, guest).await.unwrap();
@@ -84,7 +85,7 @@ async fn power_of_both_kinds() {
     client.reset(vmid(100)).await.unwrap();
     was(&server, "POST", "qemu/100/status/reset", "");
 
-    let (server, client) = answering(UPID).await;
+    let (server, client) = answering(TASK).await;
     let month = Shutdown::new().timeout(Duration::from_secs(30 * 86_400));
     refused(&server, client.shutdown(GuestKind::Qemu, vmid(100), month).await, "timeout");
 }
@@ -111,7 +112,7 @@ async fn a_config_is_changed_only_against_its_digest() {
     let body = format!("features=nesting%3D1&mp0=btr%3A1%2Cmp%3D%2Fdata&digest={DIGEST}");
     was(&server, "PUT", "lxc/200/config", &body);
 
-    let (_server, client) = answering(UPID).await;
+    let (_server, client) = answering(TASK).await;
     let change = ConfigChange::new(DIGEST).set("cores", 2);
     let started = client.change_config(GuestKind::Qemu, vmid(100), &change).await.unwrap();
     assert!(matches!(started, Started::Task(_)));
@@ -160,7 +161,7 @@ async fn bad_changes_are_not_sent() {
 
 #[tokio::test]
 async fn guests_are_made_with_everything_said() {
-    let (server, client) = answering(UPID).await;
+    let (server, client) = answering(TASK).await;
     let new = CreateQemu::new(vmid(105)).name("web").memory(2048).cores(2).option("scsi0", "local-lvm:8");
     client.create_qemu(&new).await.unwrap();
     was(
@@ -197,7 +198,7 @@ async fn guests_are_made_with_everything_said() {
     let body = last(&server).2;
     assert!(body.contains("start=1&onboot=1") && body.contains("unprivileged=0"), "{body}");
 
-    let (server, client) = answering(UPID).await;
+    let (server, client) = answering(TASK).await;
     for (new, says) in [
         (CreateQemu::new(vmid(105)).name("a b"), "host name"),
         (CreateQemu::new(vmid(105)).cores(0), "cores"),
@@ -228,7 +229,7 @@ async fn guests_are_made_with_everything_said() {
 
 #[tokio::test]
 async fn a_restore_destroys_only_by_the_callers_word() {
-    let (server, client) = answering(UPID).await;
+    let (server, client) = answering(TASK).await;
     let new = Restore::new(vmid(103), volid(ARCHIVE), storage("local")).unique().option("onboot", 0);
     client.restore(GuestKind::Qemu, &new).await.unwrap();
     let body = "vmid=103&storage=local&start=0&unique=1&archive=local%3Abackup%2Fvzdump-qemu-100-2026_11_22-03_21_27.vma.zst&onboot=0";
@@ -244,7 +245,7 @@ async fn a_restore_destroys_only_by_the_callers_word() {
     let body = "vmid=103&storage=local&start=0&unique=0&archive=pbs1%3Abackup%2Fvm%2F100%2F2026-01-31T01%3A00%3A05Z&live-restore=1";
     was(&server, "POST", "qemu", body);
 
-    let (server, client) = answering(UPID).await;
+    let (server, client) = answering(TASK).await;
     let vm = || Restore::new(vmid(103), volid(ARCHIVE), storage("local"));
     let ct = || Restore::new(vmid(203), volid(CT_ARCHIVE), storage("local"));
     for (kind, restore, says) in [
@@ -269,7 +270,7 @@ async fn a_restore_destroys_only_by_the_callers_word() {
 
 #[tokio::test]
 async fn clones_templates_and_ends() {
-    let (server, client) = answering(UPID).await;
+    let (server, client) = answering(TASK).await;
     let clone = CloneGuest::full(vmid(104))
         .name("klon")
         .of_snapshot(name("before"))
@@ -295,7 +296,7 @@ async fn clones_templates_and_ends() {
     let (_server, other) = answering("null").await;
     assert_eq!(other.make_template(GuestKind::Lxc, vmid(104)).await.unwrap(), Started::AtOnce);
 
-    let (server, client) = answering(UPID).await;
+    let (server, client) = answering(TASK).await;
     for (kind, clone, says) in [
         (GuestKind::Qemu, CloneGuest::full(vmid(103)), "number of its own"),
         (GuestKind::Qemu, CloneGuest::linked(vmid(104)).storage(storage("local")), "linked clone"),
@@ -309,7 +310,7 @@ async fn clones_templates_and_ends() {
 
 #[tokio::test]
 async fn volumes_grow_and_move() {
-    let (server, client) = answering(UPID).await;
+    let (server, client) = answering(TASK).await;
     client.grow_volume(GuestKind::Qemu, vmid(101), "scsi0", GrowBy::mib(1), None).await.unwrap();
     was(&server, "PUT", "qemu/101/resize", "disk=scsi0&size=%2B1M");
     client.grow_volume(GuestKind::Lxc, vmid(200), "mp0", GrowBy::gib(8), Some(DIGEST)).await.unwrap();
@@ -326,7 +327,7 @@ async fn volumes_grow_and_move() {
     let body = format!("volume=unused0&target-vmid=201&target-volume=mp1&target-digest={DIGEST}");
     was(&server, "POST", "lxc/200/move_volume", &body);
 
-    let (server, client) = answering(UPID).await;
+    let (server, client) = answering(TASK).await;
     for (kind, volume, by) in [
         (GuestKind::Qemu, "scsi0", GrowBy::mib(0)),
         (GuestKind::Qemu, "scsi31", GrowBy::gib(1)),
@@ -358,7 +359,7 @@ async fn volumes_grow_and_move() {
 
 #[tokio::test]
 async fn snapshots_with_memory_their_configs_and_features() {
-    let (server, client) = answering(UPID).await;
+    let (server, client) = answering(TASK).await;
     let how = NewSnapshot::new().description("vor dem Update\n").with_memory();
     client.snapshot_create_with(GuestKind::Qemu, vmid(100), &name("live1"), &how).await.unwrap();
     was(&server, "POST", "qemu/100/snapshot", "snapname=live1&description=vor+dem+Update%0A&vmstate=1");
@@ -378,7 +379,7 @@ async fn snapshots_with_memory_their_configs_and_features() {
     assert!(answer.has && answer.nodes == ["pve1"]);
     was(&server, "GET", "qemu/100/feature?feature=copy&snapname=before", "");
 
-    let (server, client) = answering(UPID).await;
+    let (server, client) = answering(TASK).await;
     let how = NewSnapshot::new().with_memory();
     refused(
         &server,
@@ -416,7 +417,7 @@ async fn configs_in_their_several_states() {
 
 #[tokio::test]
 async fn a_backup_removes_nothing_unless_asked() {
-    let (server, client) = answering(UPID).await;
+    let (server, client) = answering(TASK).await;
     let backup = Backup::new(vmid(200), storage("local"))
         .notes("{{guestname}} auf {{node}}\nzweite")
         .protected()
@@ -442,7 +443,7 @@ async fn a_backup_removes_nothing_unless_asked() {
     let (_server, client) = answering("\"OK\"").await;
     assert_eq!(client.backup(&backup).await.unwrap(), Started::AtOnce);
 
-    let (server, client) = answering(UPID).await;
+    let (server, client) = answering(TASK).await;
     let backup = || Backup::new(vmid(200), storage("local"));
     for (backup, says) in [
         (backup().notes(&"x".repeat(1025)), "1024"),

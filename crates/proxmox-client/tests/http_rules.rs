@@ -53,7 +53,7 @@ async fn a_post_is_form_encoded_with_a_length_and_the_token() {
 
 #[tokio::test]
 async fn containers_get_no_vmstate_and_empty_posts_have_a_length() {
-    let (server, client) = Server::pinned(|_, _| React::ok(&format!("{UPID:?}"))).await;
+    let (server, client) = Server::pinned(|seen, _| React::task(seen)).await;
     client.snapshot_create(GuestKind::Lxc, vmid(), &name("before"), "").await.unwrap();
     assert_eq!(server.last().body, "snapname=before");
     client.snapshot_rollback(GuestKind::Lxc, vmid(), &name("before"), false).await.unwrap();
@@ -64,7 +64,7 @@ async fn containers_get_no_vmstate_and_empty_posts_have_a_length() {
 
 #[tokio::test]
 async fn a_delete_has_no_body() {
-    let (server, client) = Server::pinned(|_, _| React::ok(&format!("{UPID:?}"))).await;
+    let (server, client) = Server::pinned(|seen, _| React::task(seen)).await;
     client.snapshot_delete(GuestKind::Qemu, vmid(), &name("before")).await.unwrap();
     let seen = server.last();
     assert_eq!(
@@ -190,6 +190,28 @@ async fn a_mutation_is_sent_once_whatever_happens() {
             assert_eq!(error.delivery(), delivery, "{error}");
         }
         assert_eq!(server.count(), 3, "of three mutations, {delivery:?}");
+    }
+    // A success that lists errors is none; one with an empty list is.
+    for (errors, good) in [(r#"{"x":"y"}"#, false), (r#"["x"]"#, false), ("{}", true), ("null", true)] {
+        let body = format!(r#"{{"data":{UPID:?},"errors":{errors}}}"#);
+        let (_server, client) = Server::pinned(move |_, _| React::json("200 OK", &body)).await;
+        let answer = snapshot(&client).await;
+        assert_eq!(answer.is_ok(), good, "{answer:?}");
+        assert!(answer.err().is_none_or(|error| error.delivery() == Delivery::MaybeExecuted));
+    }
+    // The task of another node, kind, guest or author.
+    for other in [
+        "pve9:000003A4:000359AB:6B025FB3:qmsnapshot:100:tester@pve!full",
+        "pve1:000003A4:000359AB:6B025FB3:qmdestroy:100:tester@pve!full",
+        "pve1:000003A4:000359AB:6B025FB3:qmsnapshot:101:tester@pve!full",
+        "pve1:000003A4:000359AB:6B025FB3:qmsnapshot:100:root@pam",
+    ] {
+        let (server, client) = Server::pinned(move |_, _| React::ok(&format!("\"UPID:{other}:\""))).await;
+        let error = snapshot(&client).await.unwrap_err();
+        assert_eq!((error.delivery(), error.class()), (Delivery::MaybeExecuted, ErrorClass::Other));
+        let text = error.to_string();
+        assert!(text.contains(other) && text.contains("not this request's"), "{text}");
+        assert_eq!(server.count(), 1, "sent again");
     }
     // An answer that is no UPID where one was promised.
     for data in ["null", "\"OK\"", "7", "\"UPID:x\""] {

@@ -13,7 +13,8 @@ use proxmox_client::{
     VolumeKind,
 };
 
-const UPID: &str = "\"UPID:pve1:000002B8:0003E09D:6B02610C:imgdel:200@local:tester@pve!full:\"";
+/// The task that was asked for.
+const TASK: &str = "task";
 const ARCHIVE: &str = "local:backup/vzdump-lxc-200-2026_11_22-03_15_29.tar.zst";
 /// How that is written in a path.
 const ARCHIVE_IN_PATH: &str =
@@ -32,7 +33,7 @@ fn volid(text: &str) -> Volid {
 }
 
 async fn answering(data: &'static str) -> (Server, Client) {
-    Server::pinned(move |_, _| React::ok(data)).await
+    Server::pinned(move |seen, _| if data == TASK { React::task(seen) } else { React::ok(data) }).await
 }
 
 #[track_caller]
@@ -53,7 +54,7 @@ fn refused<T: std::fmt::Debug>(server: &Server, result: Result<T, ApiError>, say
 
 #[tokio::test]
 async fn volumes_are_named_in_one_path_segment() {
-    let (server, client) = answering(UPID).await;
+    let (server, client) = answering(TASK).await;
     assert!(matches!(client.volume_delete(&volid(ARCHIVE)).await.unwrap(), Started::Task(_)));
     was(&server, "DELETE", ARCHIVE_IN_PATH, "");
     client.volume_delete(&volid("pbs1:backup/ct/100/2026-01-31T01:00:05Z")).await.unwrap();
@@ -167,7 +168,7 @@ async fn pruning_names_its_guest_or_says_all() {
     client.prune_preview(&storage("local"), None, guest).await.unwrap();
     was(&server, "GET", "storage/local/prunebackups?type=lxc&vmid=200", "");
 
-    let (server, client) = answering(UPID).await;
+    let (server, client) = answering(TASK).await;
     let keep = Retention::new().last(3).hourly(1).daily(7).weekly(4).monthly(6).yearly(2);
     client.prune(&storage("local"), &keep, guest).await.unwrap();
     was(
@@ -179,7 +180,7 @@ async fn pruning_names_its_guest_or_says_all() {
     client.prune(&storage("local"), &Retention::keep_all(), PruneScope::EveryGuest).await.unwrap();
     was(&server, "DELETE", "storage/local/prunebackups?prune-backups=keep-all%3D1", "");
 
-    let (server, client) = answering(UPID).await;
+    let (server, client) = answering(TASK).await;
     for keep in [Retention::new(), Retention::new().last(0), Retention::keep_all().daily(1)] {
         refused(&server, client.prune(&storage("local"), &keep, guest).await, "");
         refused(&server, client.prune_preview(&storage("local"), Some(&keep), guest).await, "");
@@ -188,7 +189,7 @@ async fn pruning_names_its_guest_or_says_all() {
 
 #[tokio::test]
 async fn the_node_fetches_files() {
-    let (server, client) = answering(UPID).await;
+    let (server, client) = answering(TASK).await;
     let sum = "ab".repeat(32);
     let file = DownloadUrl::new(Fetched::Iso, "debian-13.iso", "https://example.org/d?a=b;c&d")
         .checksum(Checksum::Sha256(sum.clone()));
@@ -210,7 +211,7 @@ async fn the_node_fetches_files() {
     assert_eq!(client.appliances().await.unwrap()[0].version.as_deref(), Some("13.1"));
     was(&server, "GET", "aplinfo", "");
 
-    let (server, client) = answering(UPID).await;
+    let (server, client) = answering(TASK).await;
     let file = |name: &str, url: &str| DownloadUrl::new(Fetched::Iso, name, url);
     for (file, says) in [
         (file("a b.iso", "https://example.org/a"), "another name"),
@@ -237,7 +238,7 @@ fn file_with(bytes: &[u8]) -> tempfile::NamedTempFile {
 
 #[tokio::test]
 async fn an_upload_is_one_body_of_known_length() {
-    let (server, client) = answering(UPID).await;
+    let (server, client) = answering(TASK).await;
     // More than one piece, and not a whole number of them.
     let bytes: Vec<u8> = (0..200_003_u32).map(|n| b'a' + u8::try_from(n % 26).unwrap()).collect();
     let file = file_with(&bytes);
@@ -287,7 +288,7 @@ async fn an_upload_is_one_body_of_known_length() {
 
 #[tokio::test]
 async fn bad_uploads_are_not_sent_and_lost_ones_not_repeated() {
-    let (server, client) = answering(UPID).await;
+    let (server, client) = answering(TASK).await;
     let file = file_with(b"x");
     let upload = |name: &str| Upload::new(Fetched::Iso, file.path()).filename(name);
     for (upload, says) in [

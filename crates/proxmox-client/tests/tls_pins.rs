@@ -231,11 +231,19 @@ async fn a_changed_leaf_is_accepted_when_root_wrote_it_down() {
     let client = client_with_copy(&server, old.leaf_pin(), copy);
     client.version().await.unwrap();
     assert_eq!(client.presented().unwrap().matched, new.leaf_pin());
-    // It is remembered: root may be writing the next one just now. A mutation makes a connection anew.
-    std::fs::remove_file(kept.path().join("pins")).unwrap();
+    // A mutation makes a connection anew, and root's word is asked for anew.
     let (vmid, name) = (proxmox_client::Vmid::new(100).unwrap(), "before".parse().unwrap());
-    let sent = client.snapshot_delete(proxmox_client::GuestKind::Qemu, vmid, &name).await.unwrap_err();
-    assert_eq!((sent.delivery(), server.last().method.as_str()), (Delivery::MaybeExecuted, "DELETE"));
+    let delete =
+        async || client.snapshot_delete(proxmox_client::GuestKind::Qemu, vmid, &name).await.unwrap_err();
+    assert_eq!(
+        (delete().await.delivery(), server.last().method.as_str()),
+        (Delivery::MaybeExecuted, "DELETE")
+    );
+    std::fs::remove_file(kept.path().join("pins")).unwrap();
+    let sent = server.count();
+    let error = delete().await;
+    assert_eq!((error.class(), error.delivery()), (ErrorClass::Untrusted, Delivery::NotSent), "{error}");
+    assert_eq!(server.count(), sent);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{React, Seen, Server};
 use proxmox_client::{
-    Client, Doubt, FoundTask, GuestKind, PowerEnd, RunState, TaskEnd, Upid, Vmid, WaitOptions,
+    Client, Doubt, FindTask, FoundTask, GuestKind, PowerEnd, RunState, TaskEnd, Upid, Vmid, WaitOptions,
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -125,6 +125,60 @@ async fn stopping_a_task_is_one_delete() {
     assert_eq!(server.count(), 1);
 }
 
+#[tokio::test]
+async fn the_last_lines_are_those_of_the_log_as_it_is_at_the_end() {
+    // The cap is reached while the log is short; then it grows.
+    let looks = AtomicU64::new(0);
+    let (_server, client) = Server::pinned(move |seen, _| {
+        if is_log(seen) {
+            return log_page(seen, if looks.load(Ordering::SeqCst) < 2 { 50 } else { 3000 });
+        }
+        status((looks.fetch_add(1, Ordering::SeqCst) >= 2).then_some("OK"))
+    })
+    .await;
+    let options = WaitOptions { most_lines: 10, ..WaitOptions::new(LIMIT) };
+    let mut got = Vec::new();
+    assert_eq!(client.wait_task_with(&upid(), options, |line| got.push(line.n)).await, TaskEnd::Ok);
+    assert_eq!(got, (1..=10).chain(2981..=3000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn long_logs_come_whole_or_with_their_end() {
+    for (most, total) in [(20_000, 30_000), (u64::MAX, 12_000), (0, 5), (100, 100)] {
+        let (_server, client) =
+            Server::pinned(
+                move |seen, _| {
+                    if is_log(seen) { log_page(seen, total) } else { status(Some("OK")) }
+                },
+            )
+            .await;
+        let options = WaitOptions { most_lines: most, ..WaitOptions::new(LIMIT) };
+        let mut got = Vec::new();
+        assert_eq!(client.wait_task_with(&upid(), options, |line| got.push(line.n)).await, TaskEnd::Ok);
+        let first = most.min(total);
+        let last = first.max(total.saturating_sub(20));
+        assert_eq!(got, (1..=first).chain(last + 1..=total).collect::<Vec<_>>(), "{most} of {total}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_hangs_costs_no_more_than_one_request() {
+    let (_shut, gate) = tokio::sync::watch::channel(false);
+    let (_server, client) =
+        Server::pinned(
+            move |seen, _| {
+                if is_log(seen) { React::Behind(gate.clone(), Vec::new()) } else { status(None) }
+            },
+        )
+        .await;
+    let started = std::time::Instant::now();
+    let limit = Duration::from_secs(1);
+    let end = client.wait_task_with(&upid(), WaitOptions::new(limit), |_| {}).await;
+    assert_eq!(end, TaskEnd::StillRunning { upid: upid() });
+    let took = started.elapsed();
+    assert!(took >= limit && took < limit + Duration::from_secs(15), "{took:?}");
+}
+
 const SINCE: u64 = 1_795_317_683;
 
 /// Looks for the task with these rows in the list and the node's clock `later` than the request.
@@ -172,10 +226,78 @@ async fn no_task_is_said_only_where_it_is_known() {
     ]"#;
     assert!(matches!(look_for(two, 60, ME).await, FoundTask::Several(all) if all.len() == 2));
 
+    // What the list does not show may be the task.
+    let unread = r#"[
+        {"upid":"UPID:pve1:000003A4:000359AB:6B025FB3:qmsnapshot:100:tester@pve!full:","status":"OK"},
+        {"upid":"UPID:pve 1:000003A5:000359AC:6B025FB4:qmsnapshot:100:tester@pve!full:","status":"RUNNING"}
+    ]"#;
+    let hidden = look_for(unread, 60, ME).await;
+    assert!(matches!(hidden, FoundTask::CannotTell(Doubt::Unreadable { rows: 1 })), "{hidden:?}");
+    let none = look_for(r#"[{"upid":"x"},{"pid":1},[]]"#, 60, ME).await;
+    let FoundTask::CannotTell(Doubt::NotListed(error)) = none else { panic!("{none:?}") };
+    assert!(error.to_string().contains("none of 3"), "{error}");
+
     let (_server, client) = Server::pinned(|_, _| React::json("596 Connection timed out", "")).await;
     let lost = client.find_task(SINCE, "qmsnapshot", vmid(), ME).await;
     let FoundTask::CannotTell(doubt) = lost else { panic!("{lost:?}") };
     assert!(doubt.to_string().contains("596"), "{doubt}");
+}
+
+/// Looks for a task that is not there with a token that may not see the node's clock. The answer is dated
+/// 03:23:03, a hundred seconds after `SINCE`, or not at all.
+async fn look_without_clock(nodes: &'static str, dated: bool, since: u64) -> FoundTask {
+    let (_server, client) = Server::pinned(move |seen, _| {
+        if seen.target.contains("/tasks?") {
+            let date = if dated { "Date: Sun, 22 Nov 2026 03:23:03 GMT\r\n" } else { "" };
+            let head = format!("HTTP/1.1 200 OK\r\n{date}Content-Length: 11\r\n\r\n");
+            React::Send(format!("{head}{{\"data\":[]}}").into_bytes())
+        } else if seen.target.ends_with("/nodes") {
+            React::ok(nodes)
+        } else {
+            React::json(
+                "403 no",
+                r#"{"data":null,"message":"Permission check failed (/nodes/pve1, Sys.Audit)\n"}"#,
+            )
+        }
+    })
+    .await;
+    client.find_task(since, "qmsnapshot", vmid(), ME).await
+}
+
+#[tokio::test]
+async fn without_the_nodes_clock_the_answers_date_is_all_there_is() {
+    const ONE: &str = r#"[{"node":"pve1","status":"online"}]"#;
+    const TWO: &str = r#"[{"node":"pve1","status":"online"},{"node":"pve2","status":"online"}]"#;
+    assert!(matches!(look_without_clock(ONE, true, SINCE).await, FoundTask::NotFound));
+    let early = look_without_clock(ONE, true, SINCE + 90).await;
+    assert!(matches!(early, FoundTask::CannotTell(Doubt::TooEarly { seconds: 36..=38 })), "{early:?}");
+    // In a cluster another node may have dated it; and this machine's own clock is nobody's.
+    for (nodes, dated) in [(TWO, true), (ONE, false), (TWO, false)] {
+        let doubt = look_without_clock(nodes, dated, SINCE).await;
+        assert!(matches!(doubt, FoundTask::CannotTell(Doubt::NoClock)), "{doubt:?}");
+    }
+}
+
+#[tokio::test]
+async fn tasks_that_were_there_before_are_not_the_one() {
+    let two = r#"[
+        {"upid":"UPID:pve1:000003A4:000359AB:6B025FB3:qmsnapshot:100:tester@pve!full:","status":"RUNNING"},
+        {"upid":"UPID:pve1:000003A4:000359AB:6B025FB3:qmsnapshot:100:tester@pve!full:","status":"OK"},
+        {"upid":"UPID:pve1:000003A5:000359AC:6B025FB3:qmsnapshot:100:tester@pve!full:","status":"OK"},
+        {"upid":"UPID:pve1:000003A6:000359AC:6B025FB2:qmsnapshot:100:tester@pve!full:","status":"OK"}
+    ]"#;
+    let (_server, client) = Server::pinned(move |seen, _| {
+        let list = seen.target.contains("/tasks?");
+        if list { React::ok(two) } else { React::ok(&format!(r#"{{"time":{}}}"#, SINCE + 60)) }
+    })
+    .await;
+    let known = [upid()];
+    let find = FindTask { since: SINCE, task_type: "qmsnapshot", vmid: vmid(), user: ME, known: &known };
+    let found = client.find_task_of(&find).await;
+    assert!(matches!(&found, FoundTask::Found(found) if found.pid() == 0x3A5), "{found:?}");
+    let all = client.find_task_of(&FindTask { known: &[], ..find }).await;
+    assert!(matches!(&all, FoundTask::Several(all) if all.len() == 2), "{all:?}");
+    assert_eq!(client.node_clock().await.unwrap(), SINCE + 60);
 }
 
 fn guest(state: &str) -> React {

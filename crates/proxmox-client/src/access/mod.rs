@@ -11,6 +11,7 @@ use crate::value::lenient;
 use crate::wire::error::ApiError;
 
 static PERMISSIONS: Call<Permissions> = Call::get("permissions", "/access/permissions", permissions)
+    .long()
     .params(&[
         Param { name: "path", kind: Kind::Form(Form::AclPath) },
         Param { name: "userid", kind: Kind::Form(Form::User) },

@@ -20,10 +20,13 @@ static GET: Call<BackupJob> =
     Call::get("backup job", "/cluster/backup/{id}", |data| job(json(data)?)).needs(&["Sys.Audit"]);
 static INCLUDED: Call<Vec<IncludedGuest>> =
     Call::get("backup job volumes", "/cluster/backup/{id}/included_volumes", included)
+        .long()
         .needs(&["Sys.Audit"])
         .slow();
 static MISSING: Call<Vec<UncoveredGuest>> =
-    Call::get("guests without backup job", "/cluster/backup-info/not-backed-up", rows).needs(&["Sys.Audit"]);
+    Call::get("guests without backup job", "/cluster/backup-info/not-backed-up", rows)
+        .long()
+        .needs(&["Sys.Audit"]);
 
 pub(super) static CALLS: Calls = &[&LIST, &GET, &INCLUDED, &MISSING];
 

@@ -22,6 +22,7 @@ const COMPRESS: &[&str] = &["0", "1", "gzip", "lzo", "zstd"];
 const LOCKWAIT: Kind = Kind::Int(0, 10_080);
 
 static BACKUP: Call<Started> = Call::new("vzdump", Verb::Post, "/nodes/{node}/vzdump", started)
+    .starts(&["vzdump"])
     .params(&[
         form("vmid", Form::VmidList),
         form("storage", Form::Storage),

@@ -76,6 +76,10 @@ pub struct Shape {
     pub beyond: &'static [&'static str],
     /// Touches disks or storages: one at a time per node.
     pub slow: bool,
+    /// A list, a log or numbers over time: its answer may be long.
+    pub long: bool,
+    /// The types of the task that it may start (`pve/facts.md` 4.3); the answer must name one of them.
+    pub starts: &'static [&'static str],
 }
 
 /// The `data` of an answer, and the `total` beside it where a list is paged.
@@ -83,6 +87,15 @@ pub struct Shape {
 pub struct Data {
     pub(crate) value: serde_json::Value,
     pub(crate) total: Option<u64>,
+    /// When the server sent the answer, by its clock, seconds since 1970.
+    pub(crate) date: Option<u64>,
+}
+
+#[cfg(test)]
+impl Data {
+    pub(crate) const fn of(value: serde_json::Value) -> Self {
+        Self { value, total: None, date: None }
+    }
 }
 
 /// A call whose answer is read as `T`.
@@ -99,7 +112,17 @@ impl<T> Call<T> {
         path: &'static str,
         decode: fn(Data) -> Result<T, String>,
     ) -> Self {
-        let shape = Shape { name, verb, path, params: &[], needs: &[], beyond: &[], slow: false };
+        let shape = Shape {
+            name,
+            verb,
+            path,
+            params: &[],
+            needs: &[],
+            beyond: &[],
+            slow: false,
+            long: false,
+            starts: &[],
+        };
         Self { shape, decode }
     }
 
@@ -128,6 +151,16 @@ impl<T> Call<T> {
 
     pub(crate) const fn slow(mut self) -> Self {
         self.shape.slow = true;
+        self
+    }
+
+    pub(crate) const fn long(mut self) -> Self {
+        self.shape.long = true;
+        self
+    }
+
+    pub(crate) const fn starts(mut self, types: &'static [&'static str]) -> Self {
+        self.shape.starts = types;
         self
     }
 

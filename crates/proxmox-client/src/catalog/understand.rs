@@ -2,9 +2,10 @@
 
 use crate::wire::classify::ErrorClass;
 use crate::wire::error::{Delivery, Failure, delivery};
-use crate::wire::transport::{envelope, error_answer};
+use crate::wire::named::wrong_task;
+use crate::wire::transport::{MAX_LONG_BODY, body_limit, envelope, error_answer};
 
-use super::{AnyCall, all};
+use super::{AnyCall, Data, all};
 
 /// What the client makes of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,13 +45,18 @@ pub fn understand(method: &str, path: &str, status: u16, reason: Option<&str>, b
     let outcome = if (200..300).contains(&status) && is_gzip(body) {
         Understood::Envelope
     } else if (200..300).contains(&status) {
-        match (envelope(body), call) {
-            (Ok(data), Some(call)) => match call.check(data) {
-                Ok(()) => Understood::Typed,
-                Err(why) => Understood::Unreadable(why),
-            },
+        let limit = call.map_or(MAX_LONG_BODY, |call| body_limit(call.shape()));
+        match (envelope(body, limit), call) {
+            (Ok(data), Some(call)) => {
+                match another_task(call, path, &data).map_or_else(|| call.check(data), Err) {
+                    Ok(()) => Understood::Typed,
+                    Err(why) => Understood::Unreadable(why),
+                }
+            }
             (Ok(_), None) => Understood::Envelope,
-            (Err(Failure::BadAnswer { why }), _) => Understood::Unreadable(why),
+            (Err(Failure::BadAnswer { why } | Failure::TooLarge { what: why }), _) => {
+                Understood::Unreadable(why)
+            }
             (Err(_), _) => Understood::Unreadable("not an answer".to_owned()),
         }
     } else {
@@ -64,6 +70,16 @@ pub fn understand(method: &str, path: &str, status: u16, reason: Option<&str>, b
     Understanding { call: name, outcome }
 }
 
+/// Why the task that is named cannot be the request's. Who asked is not known here.
+fn another_task(call: &dyn AnyCall, path: &str, data: &Data) -> Option<String> {
+    let parts: Vec<&str> = parts(path).collect();
+    wrong_task(call.shape(), &parts, None, &data.value).map(|(upid, why)| format!("the task {upid}: {why}"))
+}
+
+fn parts(path: &str) -> impl Iterator<Item = &str> {
+    path.split('?').next().unwrap_or_default().split('/').filter(|part| !part.is_empty())
+}
+
 /// Whether the body is compressed. Recordings keep bodies as text, in which the second byte of the
 /// magic number became U+FFFD.
 fn is_gzip(body: &[u8]) -> bool {
@@ -73,8 +89,7 @@ fn is_gzip(body: &[u8]) -> bool {
 /// The call that has this method and path. A literal beats a placeholder; the last placeholder
 /// takes slashes too where it is a volume, as Proxmox's router does.
 fn find(method: &str, path: &str) -> Option<&'static dyn AnyCall> {
-    let path = path.split('?').next().unwrap_or_default();
-    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let parts: Vec<&str> = parts(path).collect();
     let score = |call: &&'static dyn AnyCall| {
         let shape = call.shape();
         (shape.verb.as_str() == method).then(|| matches(shape.path, &parts)).flatten()

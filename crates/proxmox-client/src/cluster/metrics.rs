@@ -8,6 +8,7 @@ use crate::value::lenient;
 use crate::wire::error::ApiError;
 
 static EXPORT: Call<Vec<Metric>> = Call::get("metrics export", "/cluster/metrics/export", metrics)
+    .long()
     .params(&[
         Param { name: "history", kind: Kind::Flag },
         Param { name: "local-only", kind: Kind::Flag },

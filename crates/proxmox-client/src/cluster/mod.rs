@@ -22,9 +22,12 @@ static NODES: Call<Vec<NodeEntry>> = Call::get("nodes", "/nodes", rows);
 static STATUS: Call<Vec<ClusterEntry>> =
     Call::get("cluster status", "/cluster/status", rows).needs(&["Sys.Audit"]);
 static RESOURCES: Call<Vec<Resource>> = Call::get("cluster resources", "/cluster/resources", rows)
+    .long()
     .params(&[Param { name: "type", kind: Kind::Word(&["vm", "storage", "node", "sdn"]) }]);
 static TASKS: Call<Vec<TaskEntry>> =
-    Call::get("cluster tasks", "/cluster/tasks", task::list).needs(&["Sys.Audit"]);
+    Call::get("cluster tasks", "/cluster/tasks", |data| task::list(data).map(|listed| listed.tasks))
+        .long()
+        .needs(&["Sys.Audit"]);
 static NEXT_ID: Call<Vmid> = Call::get("next vmid", "/cluster/nextid", json)
     .params(&[Param { name: "vmid", kind: Kind::Form(Form::Vmid) }]);
 static OPTIONS: Call<BTreeMap<String, String>> =

@@ -11,12 +11,14 @@ use crate::wire::error::ApiError;
 /// The parameter `poolid` exists in 8 and 9; the path `/pools/{poolid}`, which cannot name nested
 /// pools, is on its way out.
 static POOLS: Call<Vec<Pool>> = Call::get("pools", "/pools", rows)
+    .long()
     .params(&[
         Param { name: "poolid", kind: Kind::Form(Form::Pool) },
         Param { name: "type", kind: Kind::Word(&["qemu", "lxc", "storage"]) },
     ])
     .beyond(&["Pool.Audit"]);
 static POOL: Call<Pool> = Call::get("pool", "/pools/{poolid}", object)
+    .long()
     .params(&[Param { name: "type", kind: Kind::Word(&["qemu", "lxc", "storage"]) }])
     .beyond(&["Pool.Audit"]);
 

@@ -24,6 +24,7 @@ static EXEC: Call<u64> =
         .beyond(COMMAND);
 static EXEC_STATUS: Call<ExecStatus> =
     Call::get("qemu agent exec-status", "/nodes/{node}/qemu/{vmid}/agent/exec-status", json)
+        .long()
         .params(&[param("pid", Kind::Int(0, 4_294_967_295))])
         .beyond(COMMAND);
 static NETWORK: Call<Vec<GuestInterface>> = Call::get(

@@ -28,6 +28,7 @@ static WRITE: Both<()> = Both {
 /// Leaves it to a task; containers have nothing of the kind.
 static START_WRITE: Call<Started> =
     Call::new("qemu config update task", Verb::Post, "/nodes/{node}/qemu/{vmid}/config", started)
+        .starts(&["qmconfig"])
         .params(&QEMU)
         .needs(CONFIG_NEEDS)
         .beyond(QEMU_BEYOND);

@@ -51,11 +51,13 @@ const NEEDS: &[&str] = &[
 
 static MAKE: Both<Upid> = Both {
     qemu: Call::new("qemu create", Verb::Post, "/nodes/{node}/qemu", upid)
+        .starts(&["qmcreate", "qmrestore"])
         .params(&QEMU)
         .needs(NEEDS)
         .beyond(QEMU_BEYOND)
         .slow(),
     lxc: Call::new("lxc create", Verb::Post, "/nodes/{node}/lxc", upid)
+        .starts(&["vzcreate", "vzrestore"])
         .params(&LXC)
         .needs(NEEDS)
         // Privileged containers on Proxmox VE 9, and `startup`.

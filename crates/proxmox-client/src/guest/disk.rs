@@ -16,16 +16,19 @@ const MOVE_NEEDS: &[&str] = &["VM.Config.Disk", "Datastore.AllocateSpace"];
 
 static RESIZE: Both<Upid> = Both {
     qemu: Call::new("qemu resize", Verb::Put, "/nodes/{node}/qemu/{vmid}/resize", upid)
+        .starts(&["resize"])
         .params(&[form("disk", Form::QemuDrive), SIZE, DIGEST])
         .needs(MOVE_NEEDS)
         .slow(),
     lxc: Call::new("lxc resize", Verb::Put, "/nodes/{node}/lxc/{vmid}/resize", upid)
+        .starts(&["resize"])
         .params(&[form("disk", Form::LxcDrive), SIZE, DIGEST])
         .needs(MOVE_NEEDS)
         .slow(),
 };
 static MOVE: Both<Upid> = Both {
     qemu: Call::new("qemu move disk", Verb::Post, "/nodes/{node}/qemu/{vmid}/move_disk", upid)
+        .starts(&["qmmove"])
         .params(&[
             form("disk", Form::QemuVolume),
             form("storage", Form::Storage),
@@ -39,6 +42,7 @@ static MOVE: Both<Upid> = Both {
         .needs(MOVE_NEEDS)
         .slow(),
     lxc: Call::new("lxc move volume", Verb::Post, "/nodes/{node}/lxc/{vmid}/move_volume", upid)
+        .starts(&["move_volume"])
         .params(&[
             form("volume", Form::LxcVolume),
             form("storage", Form::Storage),

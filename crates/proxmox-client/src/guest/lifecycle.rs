@@ -12,6 +12,7 @@ const DESTROY: &[Param] = &[flag("purge"), flag("destroy-unreferenced-disks")];
 
 static CLONE: Both<Upid> = Both {
     qemu: Call::new("qemu clone", Verb::Post, "/nodes/{node}/qemu/{vmid}/clone", upid)
+        .starts(&["qmclone"])
         .params(&[
             form("newid", Form::Vmid),
             form("name", Form::Dns),
@@ -25,6 +26,7 @@ static CLONE: Both<Upid> = Both {
         ])
         .needs(CLONE_NEEDS),
     lxc: Call::new("lxc clone", Verb::Post, "/nodes/{node}/lxc/{vmid}/clone", upid)
+        .starts(&["vzclone"])
         .params(&[
             form("newid", Form::Vmid),
             form("hostname", Form::Dns),
@@ -39,15 +41,19 @@ static CLONE: Both<Upid> = Both {
 };
 static TEMPLATE: Both<Started> = Both {
     qemu: Call::new("qemu template", Verb::Post, "/nodes/{node}/qemu/{vmid}/template", started)
+        .starts(&["qmtemplate"])
         .needs(&["VM.Allocate"]),
     lxc: Call::new("lxc template", Verb::Post, "/nodes/{node}/lxc/{vmid}/template", started)
+        .starts(&["vztemplate"])
         .needs(&["VM.Allocate"]),
 };
 static END: Both<Upid> = Both {
     qemu: Call::new("qemu destroy", Verb::Delete, "/nodes/{node}/qemu/{vmid}", upid)
+        .starts(&["qmdestroy"])
         .params(DESTROY)
         .needs(&["VM.Allocate"]),
     lxc: Call::new("lxc destroy", Verb::Delete, "/nodes/{node}/lxc/{vmid}", upid)
+        .starts(&["vzdestroy"])
         .params(DESTROY)
         .needs(&["VM.Allocate"]),
 };

@@ -13,7 +13,7 @@ use crate::wire::error::ApiError;
 const TIMEOUT: Param = param("timeout", Kind::Int(0, 604_800));
 
 macro_rules! power {
-    ($name:literal, $qemu:expr, $lxc:expr) => {
+    ($name:literal, $qemu:expr, $lxc:expr, $qemu_starts:expr, $lxc_starts:expr) => {
         Both {
             qemu: Call::new(
                 concat!("qemu ", $name),
@@ -22,7 +22,8 @@ macro_rules! power {
                 upid,
             )
             .params($qemu)
-            .needs(&["VM.PowerMgmt"]),
+            .needs(&["VM.PowerMgmt"])
+            .starts($qemu_starts),
             lxc: Call::new(
                 concat!("lxc ", $name),
                 Verb::Post,
@@ -30,22 +31,33 @@ macro_rules! power {
                 upid,
             )
             .params($lxc)
-            .needs(&["VM.PowerMgmt"]),
+            .needs(&["VM.PowerMgmt"])
+            .starts($lxc_starts),
         }
     };
 }
 
-static START: Both<Upid> = power!("start", &[TIMEOUT], &[]);
-static STOP: Both<Upid> = power!("stop", &[TIMEOUT], &[]);
-static SHUTDOWN: Both<Upid> =
-    power!("shutdown", &[TIMEOUT, flag("forceStop")], &[TIMEOUT, flag("forceStop")]);
-static REBOOT: Both<Upid> = power!("reboot", &[TIMEOUT], &[TIMEOUT]);
-static SUSPEND: Both<Upid> = power!("suspend", &[flag("todisk")], &[]);
-static RESUME: Both<Upid> = power!("resume", &[], &[]);
+// For a guest that HA manages, starting and both ways of stopping become a wish filed with HA
+// (`pve/facts.md` 4.15); the others do not.
+static START: Both<Upid> = power!("start", &[TIMEOUT], &[], &["qmstart", "hastart"], &["vzstart", "hastart"]);
+static STOP: Both<Upid> = power!("stop", &[TIMEOUT], &[], &["qmstop", "hastop"], &["vzstop", "hastop"]);
+static SHUTDOWN: Both<Upid> = power!(
+    "shutdown",
+    &[TIMEOUT, flag("forceStop")],
+    &[TIMEOUT, flag("forceStop")],
+    &["qmshutdown", "hastop"],
+    &["vzshutdown", "hastop"]
+);
+static REBOOT: Both<Upid> = power!("reboot", &[TIMEOUT], &[TIMEOUT], &["qmreboot"], &["vzreboot"]);
+// `qmpause` is what stays in memory.
+static SUSPEND: Both<Upid> =
+    power!("suspend", &[flag("todisk")], &[], &["qmsuspend", "qmpause"], &["vzsuspend"]);
+static RESUME: Both<Upid> = power!("resume", &[], &[], &["qmresume"], &["vzresume"]);
 /// Containers have no reset.
 static RESET: Call<Upid> =
     Call::new("qemu reset", Verb::Post, "/nodes/{node}/qemu/{vmid}/status/reset", upid)
-        .needs(&["VM.PowerMgmt"]);
+        .needs(&["VM.PowerMgmt"])
+        .starts(&["qmreset"]);
 
 pub(super) static CALLS: Calls = &[
     &START.qemu,

@@ -23,9 +23,11 @@ static LIST: Both<SnapshotList> = Both {
 };
 static CREATE: Both<Upid> = Both {
     qemu: Call::new("qemu snapshot create", Verb::Post, "/nodes/{node}/qemu/{vmid}/snapshot", upid)
+        .starts(&["qmsnapshot"])
         .params(&[NAME, DESCRIPTION, Param { name: "vmstate", kind: Kind::Flag }])
         .needs(&["VM.Snapshot"]),
     lxc: Call::new("lxc snapshot create", Verb::Post, "/nodes/{node}/lxc/{vmid}/snapshot", upid)
+        .starts(&["vzsnapshot"])
         .params(&[NAME, DESCRIPTION])
         .needs(&["VM.Snapshot"]),
 };
@@ -36,6 +38,7 @@ static ROLLBACK: Both<Upid> = Both {
         "/nodes/{node}/qemu/{vmid}/snapshot/{snapname}/rollback",
         upid,
     )
+    .starts(&["qmrollback"])
     .params(&[START])
     .needs(&["VM.Snapshot"]),
     lxc: Call::new(
@@ -44,6 +47,7 @@ static ROLLBACK: Both<Upid> = Both {
         "/nodes/{node}/lxc/{vmid}/snapshot/{snapname}/rollback",
         upid,
     )
+    .starts(&["vzrollback"])
     .params(&[START])
     .needs(&["VM.Snapshot"]),
 };
@@ -54,8 +58,10 @@ static DELETE: Both<Upid> = Both {
         "/nodes/{node}/qemu/{vmid}/snapshot/{snapname}",
         upid,
     )
+    .starts(&["qmdelsnapshot"])
     .needs(&["VM.Snapshot"]),
     lxc: Call::new("lxc snapshot delete", Verb::Delete, "/nodes/{node}/lxc/{vmid}/snapshot/{snapname}", upid)
+        .starts(&["vzdelsnapshot"])
         .needs(&["VM.Snapshot"]),
 };
 static CONFIG: Both<SnapshotConfig> = Both {

@@ -9,8 +9,11 @@ use crate::value::lenient;
 use crate::wire::error::ApiError;
 
 static LIST: Both<Vec<GuestStatus>> = Both {
-    qemu: Call::get("qemu list", "/nodes/{node}/qemu", rows).params(&[flag("full")]).needs(&["VM.Audit"]),
-    lxc: Call::get("lxc list", "/nodes/{node}/lxc", rows).needs(&["VM.Audit"]),
+    qemu: Call::get("qemu list", "/nodes/{node}/qemu", rows)
+        .long()
+        .params(&[flag("full")])
+        .needs(&["VM.Audit"]),
+    lxc: Call::get("lxc list", "/nodes/{node}/lxc", rows).long().needs(&["VM.Audit"]),
 };
 static CURRENT: Both<GuestStatus> = Both {
     qemu: Call::get("qemu status", "/nodes/{node}/qemu/{vmid}/status/current", json).needs(&["VM.Audit"]),

@@ -13,6 +13,7 @@ use crate::wire::error::ApiError;
 const MOST: i64 = 1 << 40;
 
 static JOURNAL: Call<Journal> = Call::get("journal", "/nodes/{node}/journal", journal)
+    .long()
     .params(&[
         Param { name: "since", kind: Kind::Int(0, MOST) },
         Param { name: "until", kind: Kind::Int(0, MOST) },
@@ -22,6 +23,7 @@ static JOURNAL: Call<Journal> = Call::get("journal", "/nodes/{node}/journal", jo
     ])
     .beyond(&["Sys.Syslog"]);
 static SYSLOG: Call<TaskLog> = Call::get("syslog", "/nodes/{node}/syslog", task::log)
+    .long()
     .params(&[
         Param { name: "start", kind: Kind::Int(0, MOST) },
         Param { name: "limit", kind: Kind::Int(0, MOST) },
@@ -29,6 +31,7 @@ static SYSLOG: Call<TaskLog> = Call::get("syslog", "/nodes/{node}/syslog", task:
     ])
     .beyond(&["Sys.Syslog"]);
 static RRD: Call<Vec<RrdPoint>> = Call::get("node rrddata", "/nodes/{node}/rrddata", rrd)
+    .long()
     .params(&[
         Param { name: "timeframe", kind: Kind::Word(&["hour", "day", "week", "month", "year"]) },
         Param { name: "cf", kind: Kind::Word(&["AVERAGE", "MAX"]) },

@@ -12,7 +12,7 @@ static SERVICES: Call<Vec<Service>> =
 static SERVICE: Call<Service> =
     Call::get("service", "/nodes/{node}/services/{service}/state", object).needs(&["Sys.Audit"]);
 static UPDATES: Call<Vec<Package>> =
-    Call::get("apt updates", "/nodes/{node}/apt/update", rows).beyond(&["Sys.Modify"]);
+    Call::get("apt updates", "/nodes/{node}/apt/update", rows).long().beyond(&["Sys.Modify"]);
 static VERSIONS: Call<Vec<Package>> =
     Call::get("apt versions", "/nodes/{node}/apt/versions", rows).needs(&["Sys.Audit"]);
 static NETWORK: Call<Vec<Interface>> = Call::get("network", "/nodes/{node}/network", rows).params(&[Param {

@@ -16,6 +16,7 @@ const READ: &[&str] = &["Datastore.Audit", "Datastore.AllocateSpace"];
 
 static LIST: Call<Vec<Volume>> =
     Call::get("storage content", "/nodes/{node}/storage/{storage}/content", rows)
+        .long()
         .params(&[param("content", Kind::Word(CONTENT)), form("vmid", Form::Vmid)])
         .needs(READ)
         .slow();
@@ -29,6 +30,7 @@ static UPDATE: Call<()> =
         .slow();
 static DELETE: Call<Started> =
     Call::new("volume delete", Verb::Delete, "/nodes/{node}/storage/{storage}/content/{volume}", started)
+        .starts(&["imgdel"])
         .needs(&["Datastore.AllocateSpace", "VM.Backup"])
         // For everything that is no backup.
         .beyond(&["Datastore.Allocate"])

@@ -14,6 +14,7 @@ pub(super) const FETCHED: &[&str] = &["iso", "vztmpl", "import"];
 
 static DOWNLOAD: Call<Upid> =
     Call::new("download-url", Verb::Post, "/nodes/{node}/storage/{storage}/download-url", upid)
+        .starts(&["download"])
         .params(&[
             param("content", Kind::Word(FETCHED)),
             form("filename", Form::FileName),
@@ -26,8 +27,10 @@ static DOWNLOAD: Call<Upid> =
         // Sys.Modify with Sys.Audit on `/`, or Sys.AccessNetwork on the node.
         .beyond(&["Sys.Modify", "Sys.AccessNetwork"])
         .slow();
-static TEMPLATES: Call<Vec<Appliance>> = Call::get("appliance list", "/nodes/{node}/aplinfo", rows).slow();
+static TEMPLATES: Call<Vec<Appliance>> =
+    Call::get("appliance list", "/nodes/{node}/aplinfo", rows).long().slow();
 static TEMPLATE: Call<Upid> = Call::new("appliance download", Verb::Post, "/nodes/{node}/aplinfo", upid)
+    .starts(&["download"])
     .params(&[form("storage", Form::Storage), form("template", Form::FileName)])
     .needs(&["Datastore.AllocateTemplate"])
     .slow();

@@ -20,11 +20,13 @@ const PARAMS: &[Param] = &[
 
 static PREVIEW: Call<Vec<PruneItem>> =
     Call::get("prune preview", "/nodes/{node}/storage/{storage}/prunebackups", rows)
+        .long()
         .params(PARAMS)
         .needs(&["Datastore.Audit", "Datastore.AllocateSpace"])
         .slow();
 static PRUNE: Call<Upid> =
     Call::new("prune", Verb::Delete, "/nodes/{node}/storage/{storage}/prunebackups", upid)
+        .starts(&["prunebackups"])
         .params(PARAMS)
         .needs(&["Datastore.AllocateSpace", "VM.Backup"])
         // For all guests at once.

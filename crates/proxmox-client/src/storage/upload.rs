@@ -15,6 +15,7 @@ use crate::wire::transport::upload::FilePart;
 
 /// `filename` is the file's own field, with the file's name and bytes.
 static UPLOAD: Call<Upid> = Call::new("upload", Verb::Post, "/nodes/{node}/storage/{storage}/upload", upid)
+    .starts(&["imgcopy"])
     .params(&[
         param("checksum-algorithm", Kind::Word(CHECKSUMS)),
         param("checksum", Kind::Text(128)),

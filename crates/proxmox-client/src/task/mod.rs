@@ -18,7 +18,8 @@ use crate::value::upid::Upid;
 
 const MOST: i64 = 1 << 40;
 
-static LIST: Call<Vec<TaskEntry>> = Call::get("task list", "/nodes/{node}/tasks", list)
+static LIST: Call<Listed> = Call::get("task list", "/nodes/{node}/tasks", list)
+    .long()
     .params(&[
         Param { name: "source", kind: Kind::Word(&["archive", "active", "all"]) },
         Param { name: "vmid", kind: Kind::Form(Form::Vmid) },
@@ -35,6 +36,7 @@ static LIST: Call<Vec<TaskEntry>> = Call::get("task list", "/nodes/{node}/tasks"
 static STATUS: Call<TaskStatus> =
     Call::get("task status", "/nodes/{node}/tasks/{upid}/status", status).needs(&["Sys.Audit"]);
 static LOG: Call<TaskLog> = Call::get("task log", "/nodes/{node}/tasks/{upid}/log", log)
+    .long()
     .params(&[
         Param { name: "start", kind: Kind::Int(0, MOST) },
         Param { name: "limit", kind: Kind::Int(0, MOST) },
@@ -46,16 +48,56 @@ static STOP: Call<()> =
 
 pub(crate) static CALLS: Calls = &[&LIST, &STATUS, &LOG, &STOP];
 
-pub(crate) fn list(data: Data) -> Result<Vec<TaskEntry>, String> {
+/// A list of tasks, and what is not in it.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) tasks: Vec<TaskEntry>,
+    /// Rows that could not be read and were left out.
+    pub(crate) unreadable: usize,
+    /// When the list was sent, by the clock of the node that was connected to.
+    pub(crate) date: Option<u64>,
+}
+
+impl Listed {
+    /// How many rows came.
+    pub(crate) const fn rows(&self) -> usize {
+        self.tasks.len() + self.unreadable
+    }
+}
+
+pub(crate) fn list(data: Data) -> Result<Listed, String> {
+    let date = data.date;
     let entries: Vec<Value> = json(data)?;
-    let readable = entries.iter().filter_map(|entry| {
-        let task = TaskEntry::from_value(entry);
-        if task.is_none() {
-            tracing::warn!(%entry, "a task list entry is not readable and was left out");
+    let rows = entries.len();
+    let mut first = None;
+    let mut tasks = Vec::new();
+    for entry in &entries {
+        match TaskEntry::from_value(entry) {
+            Some(task) => tasks.push(task),
+            None => first = first.or(Some(entry)),
         }
-        task
-    });
-    Ok(readable.collect())
+    }
+    let unreadable = rows - tasks.len();
+    if let Some(first) = first {
+        if tasks.is_empty() {
+            return Err(format!(
+                "none of {rows} task list entries is readable, the first: {}",
+                start_of(first)
+            ));
+        }
+        tracing::warn!(
+            unreadable,
+            rows,
+            first = start_of(first),
+            "task list entries are not readable and were left out"
+        );
+    }
+    Ok(Listed { tasks, unreadable, date })
+}
+
+/// Enough of an entry to know it again.
+fn start_of(entry: &Value) -> String {
+    entry.to_string().chars().take(200).collect()
 }
 
 fn status(data: Data) -> Result<TaskStatus, String> {
@@ -194,11 +236,15 @@ pub struct TaskLog {
 }
 
 impl Client {
-    /// The node's tasks, newest first.
+    /// The node's tasks, newest first. Rows that cannot be read are left out, with a warning in the log.
     ///
     /// # Errors
-    /// [`ApiError`], as every method here.
+    /// [`ApiError`], as every method here; also if no row at all can be read.
     pub async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskEntry>, ApiError> {
+        self.list_tasks(filter).await.map(|listed| listed.tasks)
+    }
+
+    pub(crate) async fn list_tasks(&self, filter: &TaskFilter) -> Result<Listed, ApiError> {
         let results: Vec<&str> = filter.results.iter().map(|result| result.as_str()).collect();
         let request = LIST
             .at(&[self.node().await?.as_str()])

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use crate::client::Client;
-use crate::task::watch::{Exit, Observed, Pace, StatusSource, TaskEnd, TaskStatus, classify_exit, watch};
+use crate::task::watch::{
+    Exit, FOREVER, Observed, Pace, StatusSource, TaskEnd, TaskStatus, classify_exit, watch,
+};
 use crate::task::{LogLine, TaskLog};
 use crate::value::upid::Upid;
 use crate::wire::error::ApiError;
@@ -19,14 +21,19 @@ const MAX_PAGES: u32 = 20;
 const LOG_EVERY: Duration = Duration::from_secs(1);
 /// A log that hangs must not hide the task's end.
 const LOG_TIMEOUT: Duration = Duration::from_secs(10);
+/// Once there is nothing to wait for but the log: for the rest of it, for its last lines where that was
+/// not all (or for what there is when the time is over), and for those that the end quotes. Together as long as one request may take.
+const REST_TIMEOUT: Duration = Duration::from_secs(20);
+const LAST_TIMEOUT: Duration = Duration::from_secs(5);
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How to follow a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WaitOptions {
     /// For how long.
     pub limit: Duration,
-    /// How many lines of the log are handed on at most; the last twenty come even beyond it, and
-    /// their numbers show the gap.
+    /// How many lines of the log are handed on at most; once the task has ended, the last twenty come
+    /// even beyond it, and their numbers show the gap.
     pub most_lines: u64,
 }
 
@@ -49,7 +56,8 @@ impl Client {
     }
 
     /// The same, handing on the task's log: each line once and in order while the task runs, the rest
-    /// after its end. A log that is slow, lost or cut off changes nothing about the end.
+    /// after its end. A log that is slow, lost or cut off changes nothing about the end; it is read for
+    /// 35 seconds at most once the task has ended, for five once `limit` is over.
     pub async fn wait_task_with(
         &self,
         upid: &Upid,
@@ -60,31 +68,46 @@ impl Client {
             task: OneTask { client: self, upid },
             tail: Tail::new(options.most_lines, on_line),
             asked: None,
+            deadline: Instant::now() + options.limit.min(FOREVER),
         };
         let seen = watch(&mut source, Pace::of(upid.task_type()), options.limit).await;
-        source.drain(matches!(seen, Observed::Ended(_))).await;
+        if matches!(seen, Observed::Ended(_)) {
+            source.drain(Instant::now() + REST_TIMEOUT).await;
+            source.last_lines(Instant::now() + LAST_TIMEOUT).await;
+        } else {
+            source.drain(Instant::now() + LAST_TIMEOUT).await;
+        }
         self.end(upid, seen).await
     }
 
+    /// Reads the log's end for as long as [`END_TIMEOUT`], where the end needs it.
     async fn end(&self, upid: &Upid, seen: Observed) -> TaskEnd {
+        let until = Instant::now() + END_TIMEOUT;
         match seen {
             Observed::Running => TaskEnd::StillRunning { upid: upid.clone() },
             Observed::Lost(why) => TaskEnd::Unknown { why },
             Observed::Ended(exitstatus) => match classify_exit(exitstatus.as_deref()) {
                 Exit::Ok => TaskEnd::Ok,
-                Exit::Warnings(count) => TaskEnd::Warnings { count, lines: self.warnings(upid).await },
-                Exit::Failed(text) => TaskEnd::Failed { text, last_lines: self.last_lines(upid).await },
+                Exit::Warnings(count) => TaskEnd::Warnings { count, lines: self.warnings(upid, until).await },
+                Exit::Failed(text) => {
+                    TaskEnd::Failed { text, last_lines: self.last_lines(upid, until).await }
+                }
                 Exit::Unknown(why) => TaskEnd::Unknown { why },
             },
         }
     }
 
+    /// A part of the log, if it comes in time.
+    async fn log_until(&self, upid: &Upid, start: u64, limit: u32, until: Instant) -> Option<TaskLog> {
+        timeout_at(until, self.task_log(upid, start, limit)).await.ok()?.ok()
+    }
+
     /// The log's warning lines. A log that cannot be read does not change how the task ended.
-    async fn warnings(&self, upid: &Upid) -> Vec<String> {
+    async fn warnings(&self, upid: &Upid, until: Instant) -> Vec<String> {
         let mut found = Vec::new();
         let mut start = 0;
         for _ in 0..MAX_PAGES {
-            let Ok(page) = self.task_log(upid, start, LOG_PAGE).await else { break };
+            let Some(page) = self.log_until(upid, start, LOG_PAGE, until).await else { break };
             let count = page.lines.len() as u64;
             found
                 .extend(page.lines.into_iter().map(|line| line.text).filter(|text| text.starts_with("WARN")));
@@ -97,17 +120,24 @@ impl Client {
         found
     }
 
-    async fn last_lines(&self, upid: &Upid) -> Vec<String> {
-        let Ok(first) = self.task_log(upid, 0, 1).await else { return Vec::new() };
+    async fn last_lines(&self, upid: &Upid, until: Instant) -> Vec<String> {
+        let Some(first) = self.log_until(upid, 0, 1, until).await else { return Vec::new() };
         let start = first.total.saturating_sub(LAST_LINES);
-        let Ok(end) = self.task_log(upid, start, LAST_LINES as u32).await else { return Vec::new() };
-        end.lines.into_iter().map(|line| line.text).collect()
+        let end = self.log_until(upid, start, LAST_LINES as u32, until).await;
+        let lines = end.into_iter().flat_map(|end| end.lines);
+        lines.map(|line| line.text).take(LAST_LINES as usize).collect()
     }
 }
 
 struct OneTask<'a> {
     client: &'a Client,
     upid: &'a Upid,
+}
+
+impl OneTask<'_> {
+    async fn page(&self, start: u64, limit: u32, until: Instant) -> Option<TaskLog> {
+        self.client.log_until(self.upid, start, limit, until).await
+    }
 }
 
 impl StatusSource for OneTask<'_> {
@@ -120,6 +150,7 @@ struct Streamed<'a, F> {
     task: OneTask<'a>,
     tail: Tail<F>,
     asked: Option<Instant>,
+    deadline: Instant,
 }
 
 impl<F: FnMut(&LogLine) + Send> StatusSource for Streamed<'_, F> {
@@ -129,27 +160,32 @@ impl<F: FnMut(&LogLine) + Send> StatusSource for Streamed<'_, F> {
 
     async fn running(&mut self) {
         if self.asked.is_none_or(|asked| asked.elapsed() >= LOG_EVERY) {
-            self.drain(false).await;
+            self.drain(self.deadline.min(Instant::now() + LOG_TIMEOUT)).await;
             self.asked = Some(Instant::now());
         }
     }
 }
 
 impl<F: FnMut(&LogLine) + Send> Streamed<'_, F> {
-    /// Hands on what is new; with `to_the_end` also the last lines of a log longer than the cap.
-    async fn drain(&mut self, to_the_end: bool) {
-        for _ in 0..=MAX_PAGES {
-            let Some(start) = self.tail.next(to_the_end) else { return };
-            let page = self.task.client.task_log(self.task.upid, start, LOG_PAGE);
-            match timeout(LOG_TIMEOUT, page).await {
-                Ok(Ok(page)) => {
-                    if !self.tail.take(&page) {
-                        return;
-                    }
-                }
-                // The next look, if there is one, asks again from the same line.
-                Ok(Err(_)) | Err(_) => return,
+    /// Hands on what is new, as far as it may and comes in time. Ends, because each page brings the tail
+    /// nearer to its cap and the time runs.
+    async fn drain(&mut self, until: Instant) {
+        while let Some(start) = self.tail.next() {
+            // The next look, if there is one, asks again from the same line.
+            let Some(page) = self.task.page(start, LOG_PAGE, until).await else { return };
+            if !self.tail.take(&page) {
+                return;
             }
+        }
+    }
+
+    /// The last lines of a log that was not handed on to its end. How long it is by now must be asked:
+    /// nobody looked at it since the cap was reached.
+    async fn last_lines(&mut self, until: Instant) {
+        let Some(now) = self.task.page(self.tail.last, 1, until).await else { return };
+        let Some(start) = self.tail.skip_to_the_end(&now) else { return };
+        if let Some(page) = self.task.page(start, LAST_LINES as u32, until).await {
+            self.tail.take(&page);
         }
     }
 }
@@ -169,16 +205,18 @@ impl<F: FnMut(&LogLine)> Tail<F> {
     }
 
     /// The index to ask from; `None` if nothing more may be handed on.
-    fn next(&mut self, to_the_end: bool) -> Option<u64> {
-        if self.left > 0 {
-            return Some(self.last);
-        }
-        let end = self.total.saturating_sub(LAST_LINES);
-        if !to_the_end || self.total <= self.last {
+    fn next(&self) -> Option<u64> {
+        (self.left > 0).then_some(self.last)
+    }
+
+    /// The index that the last lines begin at, by a page of the whole log; `None` if they were handed on.
+    fn skip_to_the_end(&mut self, page: &TaskLog) -> Option<u64> {
+        if is_placeholder(page) || page.total <= self.last {
             return None;
         }
+        self.total = page.total;
         self.left = LAST_LINES;
-        self.last = self.last.max(end);
+        self.last = self.last.max(page.total.saturating_sub(LAST_LINES));
         Some(self.last)
     }
 
@@ -200,7 +238,7 @@ impl<F: FnMut(&LogLine)> Tail<F> {
             self.last = line.n;
             (self.on_line)(line);
         }
-        self.last < self.total && (self.last > before || self.left == 0)
+        self.last < self.total && self.last > before
     }
 }
 
@@ -224,9 +262,9 @@ mod tests {
     fn lines_come_once_and_in_order() {
         let mut got = Vec::new();
         let mut tail = Tail::new(100, |line: &LogLine| got.push(line.n));
-        assert_eq!(tail.next(false), Some(0));
+        assert_eq!(tail.next(), Some(0));
         assert!(tail.take(&page(5, 1..=3)));
-        assert_eq!(tail.next(false), Some(3));
+        assert_eq!(tail.next(), Some(3));
         // The server may answer more than was asked for, or the same again.
         assert!(!tail.take(&page(5, 2..=5)));
         assert!(!tail.take(&page(5, 1..=5)));
@@ -238,12 +276,23 @@ mod tests {
     fn the_cap_holds_and_the_last_lines_come_all_the_same() {
         let mut got = Vec::new();
         let mut tail = Tail::new(3, |line: &LogLine| got.push(line.n));
-        assert!(tail.take(&page(100, 1..=50)));
-        assert_eq!(tail.next(false), None);
-        assert_eq!(tail.next(true), Some(80));
+        assert!(tail.take(&page(50, 1..=50)));
+        assert_eq!(tail.next(), None);
+        // It has grown since.
+        assert_eq!(tail.skip_to_the_end(&page(100, 4..=4)), Some(80));
         assert!(!tail.take(&page(100, 81..=100)));
-        assert_eq!(tail.next(true), None);
+        assert_eq!(tail.skip_to_the_end(&page(100, 100..=100)), None);
         assert_eq!(got, [1, 2, 3].into_iter().chain(81..=100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn last_lines_that_came_already_do_not_come_again() {
+        let mut got = Vec::new();
+        let mut tail = Tail::new(90, |line: &LogLine| got.push(line.n));
+        assert!(tail.take(&page(100, 1..=100)));
+        assert_eq!(tail.skip_to_the_end(&page(100, 91..=91)), Some(90));
+        tail.take(&page(100, 81..=100));
+        assert_eq!(got, (1..=100).collect::<Vec<_>>());
     }
 
     #[test]

@@ -67,8 +67,10 @@ pub(crate) fn classify_exit(exitstatus: Option<&str>) -> Exit {
     if text == "OK" {
         return Exit::Ok;
     }
-    if let Some(count) = text.strip_prefix("WARNINGS: ").and_then(|count| count.parse().ok()) {
-        return Exit::Warnings(count);
+    let count = text.strip_prefix("WARNINGS: ");
+    if let Some(count) = count.filter(|c| !c.is_empty() && c.bytes().all(|b| b.is_ascii_digit())) {
+        // All digits, so what does not fit is too many.
+        return Exit::Warnings(count.parse().unwrap_or(u32::MAX));
     }
     if text.is_empty()
         || text == "unexpected status"
@@ -155,14 +157,10 @@ pub(crate) async fn watch(source: &mut impl StatusSource, pace: Pace, limit: Dur
             Err(error) => {
                 let now = Instant::now();
                 let (since, allowed) = match verdict(&error) {
-                    Verdict::Missing => {
-                        trouble = None;
-                        (*missing.get_or_insert(now), MISSING_LIMIT)
-                    }
-                    Verdict::Transient => {
-                        missing = None;
-                        (*trouble.get_or_insert(now), TROUBLE_LIMIT)
-                    }
+                    // Only a look that succeeds starts these anew: two kinds of trouble that take turns
+                    // are trouble all the same.
+                    Verdict::Missing => (*missing.get_or_insert(now), MISSING_LIMIT),
+                    Verdict::Transient => (*trouble.get_or_insert(now), TROUBLE_LIMIT),
                     Verdict::Final => return Observed::Lost(cannot_follow(&error)),
                 };
                 if now.duration_since(since) >= allowed {

@@ -42,6 +42,16 @@ pub enum ErrorClass {
     Other,
 }
 
+/// Statuses of something between here and the handler, which say nothing about what the handler does.
+/// Proxmox's own proxy says 596 to 599 (`pve/facts.md` 3.8). Others that people put before it say 408 (no
+/// whole request in time: parts of it may have been passed on), 502 to 504 (a bad answer, none, or none
+/// in time) and, behind a content network, 520 to 530 (the same, sorted more finely; even those that
+/// claim no connection come after retries of their own). 409 is none of them: who says that has read
+/// the request and refused it.
+pub(crate) const fn is_lost_behind_a_proxy(status: u16) -> bool {
+    matches!(status, 408 | 502..=504 | 520..=530 | 596..=599)
+}
+
 /// Sorts an answer. `errors` is the parameter map of a 400.
 pub(crate) fn classify(status: u16, text: &str, errors: &BTreeMap<String, String>) -> ErrorClass {
     match status {
@@ -54,7 +64,7 @@ pub(crate) fn classify(status: u16, text: &str, errors: &BTreeMap<String, String
             ErrorClass::NoSuchMethod
         }
         595 => ErrorClass::NodeUnreachable,
-        502..=504 | 596..=599 => ErrorClass::Ambiguous,
+        _ if is_lost_behind_a_proxy(status) => ErrorClass::Ambiguous,
         _ => classify_text(text),
     }
 }
@@ -196,6 +206,13 @@ mod tests {
             (596, "Connection timed out", ErrorClass::Ambiguous),
             (599, "", ErrorClass::Ambiguous),
             (504, "", ErrorClass::Ambiguous),
+            (408, "Request Timeout", ErrorClass::Ambiguous),
+            (520, "", ErrorClass::Ambiguous),
+            (524, "", ErrorClass::Ambiguous),
+            (530, "", ErrorClass::Ambiguous),
+            (531, "", ErrorClass::Other),
+            (505, "", ErrorClass::Other),
+            (409, "Conflict", ErrorClass::Other),
             (500, "", ErrorClass::Other),
             (500, "is locked (", ErrorClass::Other),
             (302, "moved", ErrorClass::Other),

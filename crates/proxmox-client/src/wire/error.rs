@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::wire::classify::{ErrorClass, classify};
+use crate::value::upid::Upid;
+use crate::wire::classify::{ErrorClass, classify, is_lost_behind_a_proxy};
 use crate::wire::tls::PinMismatch;
 
 /// Whether a failed request may have had an effect.
@@ -42,7 +43,7 @@ pub(crate) const fn delivery(status: u16) -> Delivery {
     match status {
         // 595: the proxy could not connect to the node or daemon (`pve/facts.md` 3.8).
         595 => Delivery::NotSent,
-        502..=504 | 596..=599 => Delivery::MaybeExecuted,
+        _ if is_lost_behind_a_proxy(status) => Delivery::MaybeExecuted,
         _ => Delivery::Answered,
     }
 }
@@ -65,10 +66,12 @@ pub(crate) enum Failure {
     Timeout,
     /// The connection broke after the request went out.
     Interrupted { cause: String },
-    /// A 2xx whose body is too large.
-    TooLarge { limit: usize },
+    /// A 2xx whose body is too large, or would be once it is parsed.
+    TooLarge { what: String },
     /// A 2xx whose body is not what the API promises.
     BadAnswer { why: String },
+    /// A 2xx that names the task of another request.
+    WrongTask { upid: Box<Upid>, why: String },
     /// Refused here, before sending.
     Invalid { why: String },
 }
@@ -121,6 +124,7 @@ impl ApiError {
             | Failure::Interrupted { .. }
             | Failure::TooLarge { .. }
             | Failure::BadAnswer { .. }
+            | Failure::WrongTask { .. }
             | Failure::Invalid { .. } => None,
         }
     }
@@ -181,7 +185,8 @@ impl ApiError {
             Failure::Timeout
             | Failure::Interrupted { .. }
             | Failure::TooLarge { .. }
-            | Failure::BadAnswer { .. } => Delivery::MaybeExecuted,
+            | Failure::BadAnswer { .. }
+            | Failure::WrongTask { .. } => Delivery::MaybeExecuted,
         }
     }
 
@@ -200,7 +205,9 @@ impl Call {
             Failure::Pin(_) | Failure::Tls { .. } => ErrorClass::Untrusted,
             Failure::Connect { .. } | Failure::ConnectTimeout => ErrorClass::NodeUnreachable,
             Failure::Timeout | Failure::Interrupted { .. } => ErrorClass::Ambiguous,
-            Failure::TooLarge { .. } | Failure::BadAnswer { .. } => ErrorClass::Other,
+            Failure::TooLarge { .. } | Failure::BadAnswer { .. } | Failure::WrongTask { .. } => {
+                ErrorClass::Other
+            }
             Failure::Invalid { .. } => ErrorClass::Parameter,
         }
     }
@@ -235,11 +242,15 @@ impl Call {
                 "{call}: the connection to {endpoint} broke before the answer was complete ({}): the request may have been carried out, so look at the node's tasks before trying again",
                 one_line(cause)
             ),
-            Failure::TooLarge { limit } => format!(
-                "{call}: the answer of {endpoint} is larger than {limit} bytes and was dropped: ask for less at a time"
-            ),
+            Failure::TooLarge { what } => {
+                format!("{call}: the answer of {endpoint} {what} and was dropped: ask for less at a time")
+            }
             Failure::BadAnswer { why } => format!(
                 "{call}: {endpoint} answered something this client does not understand ({}): check that it really is a Proxmox VE 8 or 9 node",
+                one_line(why)
+            ),
+            Failure::WrongTask { upid, why } => format!(
+                "{call}: {endpoint} answered with the task {upid}, which is not this request's ({}): do not wait for it; the request may have been carried out, so look at the node's tasks before trying again",
                 one_line(why)
             ),
             Failure::Invalid { why } => format!("{call}: not sent: {}", one_line(why)),

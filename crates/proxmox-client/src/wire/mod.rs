@@ -4,6 +4,7 @@
 pub(crate) mod classify;
 pub(crate) mod endpoint;
 pub(crate) mod error;
+pub(crate) mod named;
 pub(crate) mod pin;
 pub(crate) mod pindir;
 pub(crate) mod presented;
@@ -11,3 +12,4 @@ pub(crate) mod tls;
 pub(crate) mod token;
 pub(crate) mod transport;
 pub(crate) mod validity;
+pub(crate) mod weight;

@@ -133,7 +133,8 @@ impl PinSet {
         &self.pins
     }
 
-    /// Accepts a leaf that none of the pins matches if root wrote its fingerprint to that directory.
+    /// Accepts a leaf that none of the pins matches if its fingerprint, written by root, is in that
+    /// directory at that moment.
     /// For the host itself only: elsewhere nobody knows what that host's root wrote.
     #[must_use]
     pub fn with_root_copy(self, directory: PinDir) -> Self {

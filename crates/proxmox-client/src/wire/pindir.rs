@@ -40,6 +40,12 @@ pub enum PinDirError {
         /// What is wrong.
         what: &'static str,
     },
+    /// It holds too much.
+    #[error("{} holds more than {MAX_FILES} files: leave the fingerprints of this host there and nothing else", path.display())]
+    TooMany {
+        /// The directory.
+        path: PathBuf,
+    },
     /// It holds something else than fingerprints.
     #[error("{} holds no fingerprint: write 64 hex digits, or lines `leaf:HEX` in the file `pins`", path.display())]
     Malformed {
@@ -67,8 +73,8 @@ impl PinDir {
     /// The leaf fingerprints in it now.
     ///
     /// # Errors
-    /// [`PinDirError`]: it is not there, others may write it or a file of it, or a file holds something
-    /// else. One bad file spoils all: half of root's view is not root's view.
+    /// [`PinDirError`]: it is not there, others may write it, a file of it or a directory above it, it
+    /// holds more than 64 files, or a file holds something else. One bad file spoils all.
     pub fn leaves(&self) -> Result<Vec<Pin>, PinDirError> {
         let read = |path: &Path| {
             let path = path.to_path_buf();
@@ -77,8 +83,13 @@ impl PinDir {
         // A link could be swapped for another by whoever owns it.
         let meta = fs::symlink_metadata(&self.path).map_err(read(&self.path))?;
         trusted(&self.path, &meta, meta.is_dir())?;
+        self.nobody_else_can_replace_it()?;
         let mut leaves = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(read(&self.path))?.take(MAX_FILES) {
+        for (number, entry) in fs::read_dir(&self.path).map_err(read(&self.path))?.enumerate() {
+            // Half of root's view is not root's view.
+            if number >= MAX_FILES {
+                return Err(PinDirError::TooMany { path: self.path.clone() });
+            }
             let path = entry.map_err(read(&self.path))?.path();
             let many = path.file_name().is_some_and(|name| name == "pins");
             if !many && path.extension().is_none_or(|extension| extension != "sha256") {
@@ -96,6 +107,24 @@ impl PinDir {
             leaves.extend(found.ok_or(PinDirError::Malformed { path })?);
         }
         Ok(leaves)
+    }
+}
+
+impl PinDir {
+    /// Who may write to a directory may put another one in the place of what is in it, at least an older
+    /// one that root made; except where the sticky bit keeps everybody to what is his own. Whose the
+    /// directories above are is not asked: `/run/writ` is the warden's, and it cannot make one of root's.
+    fn nobody_else_can_replace_it(&self) -> Result<(), PinDirError> {
+        let read = |source| PinDirError::Read { path: self.path.clone(), source };
+        let real = fs::canonicalize(&self.path).map_err(read)?;
+        for above in real.ancestors().skip(1) {
+            let mode = fs::symlink_metadata(above).map_err(read)?.mode();
+            if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+                let what = "writable by others";
+                return Err(PinDirError::Untrusted { path: above.to_path_buf(), what });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -179,6 +208,16 @@ mod tests {
     }
 
     #[test]
+    fn more_files_than_anybody_needs_are_refused_and_not_cut_off() {
+        let names: Vec<String> = (0..65).map(|n| format!("{n}.sha256")).collect();
+        let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), HEX)).collect();
+        let (_kept, pins) = directory(&files[..64]);
+        assert_eq!(pins.leaves().unwrap().len(), 64);
+        let (_kept, pins) = directory(&files);
+        assert!(matches!(pins.leaves(), Err(PinDirError::TooMany { .. })));
+    }
+
+    #[test]
     fn what_others_may_write_is_refused() {
         let chmod = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         let refused = |pins: &PinDir| {
@@ -206,6 +245,16 @@ mod tests {
         let (kept, pins) = directory(&[]);
         fs::create_dir(kept.path().join("a.sha256")).unwrap();
         refused(&pins);
+        // Whoever may write above it can put another directory in its place.
+        for (mode, fine) in [(0o777, false), (0o770, false), (0o755, true), (0o1777, true)] {
+            let (kept, _) = directory(&[]);
+            let below = kept.path().join("pins");
+            fs::create_dir(&below).unwrap();
+            chmod(&below, 0o755);
+            chmod(kept.path(), mode);
+            let pins = PinDir::new(below);
+            if fine { assert_eq!(pins.leaves().unwrap(), []) } else { refused(&pins) }
+        }
         assert!(matches!(PinDir::new("/nonexistent/pins").leaves(), Err(PinDirError::Read { .. })));
     }
 }

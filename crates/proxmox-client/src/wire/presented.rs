@@ -1,5 +1,4 @@
-//! What the server showed on the last connection that was made, for reports; and the leaves that root
-//! vouched for meanwhile.
+//! What the server showed on the last connection that was made, for reports.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -29,8 +28,6 @@ struct State {
     /// Shown and not proven yet, newest last.
     pending: Vec<Presented>,
     proven: Option<Presented>,
-    /// The leaf that root's copy vouched for. One, so that an older one ends with its successor.
-    vouched: Option<Pin>,
 }
 
 /// As many handshakes as can be under way.
@@ -43,10 +40,6 @@ impl Shown {
 
     pub(crate) fn proven(&self) -> Option<Presented> {
         self.state().proven
-    }
-
-    pub(crate) fn vouched(&self) -> Option<Pin> {
-        self.state().vouched
     }
 
     /// A certificate that a pin allows.
@@ -66,18 +59,17 @@ impl Shown {
         let now = state.pending.remove(at);
         let before = state.proven.replace(now);
         let from_root = now.matched.kind() == PinKind::Leaf && !configured.contains(&now.matched);
-        if from_root && state.vouched != Some(now.leaf) {
-            let old = before.map(|before| before.leaf).or(state.vouched);
+        drop(state);
+        // Said once for each certificate, not for each connection.
+        if from_root && before.is_none_or(|before| before.leaf != now.leaf) {
+            let old = before.map(|before| before.leaf);
             let old = old.or_else(|| configured.iter().copied().find(|pin| pin.kind() == PinKind::Leaf));
-            state.vouched = Some(now.leaf);
-            drop(state);
             tracing::warn!(
                 old = old.map_or_else(|| "unknown".to_owned(), |pin| pin.to_string()),
                 new = %now.leaf,
                 "the node's certificate was rotated; root's copy of its fingerprint agrees, so it is accepted"
             );
         } else if let Some(before) = before.filter(|before| before.leaf != now.leaf) {
-            drop(state);
             tracing::info!(old = %before.leaf, new = %now.leaf, matched = %now.matched, "the node's certificate was renewed");
         }
     }

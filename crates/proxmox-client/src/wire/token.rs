@@ -1,12 +1,13 @@
 //! API tokens: read from a private file, shown to nobody.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, OpenOptions};
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 /// A token line is some 80 bytes; anything much longer is the wrong file.
@@ -27,7 +28,14 @@ impl ApiToken {
     /// The file is missing, readable by group or others, not a regular file, or not one token line.
     pub fn from_file(path: &Path) -> Result<Self, TokenError> {
         let owned = || path.to_path_buf();
-        let file = File::open(path).map_err(|source| TokenError::Open { path: owned(), source })?;
+        let open = |source| TokenError::Open { path: owned(), source };
+        // Opening a device can do something, and opening a pipe waits for somebody to write; between this
+        // look and the opening it may become one, hence the flag.
+        if !fs::metadata(path).map_err(open)?.is_file() {
+            return Err(TokenError::NotAFile { path: owned() });
+        }
+        let at_once = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+        let file = OpenOptions::new().read(true).custom_flags(at_once).open(path).map_err(open)?;
         // Ask the open file, not the path: the two could differ by the time we read.
         let meta = file.metadata().map_err(|source| TokenError::Open { path: owned(), source })?;
         if !meta.is_file() {
@@ -215,6 +223,17 @@ mod tests {
         assert!(matches!(ApiToken::from_file(dir.path()), Err(TokenError::NotAFile { .. })));
         let (_dir, path) = file(0o600, &format!("{LINE}{}", "0".repeat(100_000)));
         assert!(matches!(ApiToken::from_file(&path), Err(TokenError::Malformed { .. })));
+    }
+
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+        assert!(matches!(ApiToken::from_file(&path), Err(TokenError::NotAFile { .. })));
+        std::os::unix::fs::symlink(&path, dir.path().join("link")).unwrap();
+        assert!(matches!(ApiToken::from_file(&dir.path().join("link")), Err(TokenError::NotAFile { .. })));
+        assert!(matches!(ApiToken::from_file(Path::new("/dev/zero")), Err(TokenError::NotAFile { .. })));
     }
 
     #[test]

@@ -9,20 +9,23 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::header::{AUTHORIZATION, DATE, HeaderValue};
 use reqwest::{Method, Response, redirect};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::catalog::{Data, Request, Verb};
+use crate::catalog::{Data, Request, Shape, Verb};
 use crate::value::lenient;
 use crate::wire::endpoint::Endpoint;
 use crate::wire::error::{Answer, ApiError, ClientError, Failure};
+use crate::wire::named::wrong_task;
 use crate::wire::pin::PinSet;
 use crate::wire::presented::{Presented, Shown};
 use crate::wire::tls::{PinMismatch, client_config};
 use crate::wire::token::ApiToken;
+use crate::wire::validity::http_date;
+use crate::wire::weight::too_heavy;
 
 /// pveproxy closes idle connections after five seconds; leave first (`pve/facts.md` 3.6).
 const POOL_IDLE: Duration = Duration::from_secs(4);
@@ -35,8 +38,10 @@ const IN_FLIGHT: usize = 2;
 const SLOW_IN_FLIGHT: usize = 1;
 /// Every 401 costs three seconds on the server side (1.3).
 const AUTH_PAUSE: Duration = Duration::from_secs(30);
-/// No answer of the API comes near this; what does is an attack or a fault.
-pub(crate) const MAX_BODY: usize = 16 * 1024 * 1024;
+/// Lists, logs and numbers over time: none comes near this; what does is an attack or a fault.
+pub(crate) const MAX_LONG_BODY: usize = 16 * 1024 * 1024;
+/// Everything else.
+pub(crate) const MAX_BODY: usize = 1024 * 1024;
 /// Error bodies are one sentence.
 const MAX_ERROR_BODY: usize = 64 * 1024;
 /// Waits before the two retries of a GET whose connection broke, or met a daemon that was restarting.
@@ -178,7 +183,7 @@ impl Transport {
         self.check_pause().map_err(error)?;
 
         let started = Instant::now();
-        let result = self.exchange(request.call.shape.verb, &path, &request.params).await;
+        let result = self.exchange(&request.call.shape, &path, &request.params).await;
         tracing::debug!(
             verb,
             path,
@@ -186,12 +191,22 @@ impl Transport {
             elapsed_ms = started.elapsed().as_millis(),
             "proxmox call"
         );
-        let data = result.map_err(error)?;
-        (request.call.decode)(data).map_err(|why| error(Failure::BadAnswer { why }))
+        self.read(request, result.map_err(error)?).map_err(error)
     }
 
-    async fn exchange(&self, verb: Verb, path: &str, params: Params<'_>) -> Result<Data, Failure> {
+    /// Makes of an answer what was asked for.
+    fn read<T>(&self, request: &Request<T>, data: Data) -> Result<T, Failure> {
+        let segments: Vec<&str> = request.segments.iter().map(String::as_str).collect();
+        let named = wrong_task(&request.call.shape, &segments, Some(&self.identity), &data.value);
+        if let Some((upid, why)) = named {
+            return Err(Failure::WrongTask { upid: Box::new(upid), why });
+        }
+        (request.call.decode)(data).map_err(|why| Failure::BadAnswer { why })
+    }
+
+    async fn exchange(&self, shape: &Shape, path: &str, params: Params<'_>) -> Result<Data, Failure> {
         let url = self.endpoint.api(path);
+        let verb = shape.verb;
         let (client, method) = match verb {
             Verb::Get => (&self.reads, Method::GET),
             Verb::Post => (&self.writes, Method::POST),
@@ -207,14 +222,16 @@ impl Transport {
             Verb::Get | Verb::Delete => request.query(params),
         };
         let response = request.send().await.map_err(|error| transport_failure(&error))?;
-        self.receive(response).await
+        self.receive(shape, response).await
     }
 
-    async fn receive(&self, mut response: Response) -> Result<Data, Failure> {
+    async fn receive(&self, shape: &Shape, mut response: Response) -> Result<Data, Failure> {
         let status = response.status();
         if status.is_success() {
-            let body = read_capped(&mut response, MAX_BODY).await?;
-            return envelope(&body);
+            let limit = body_limit(shape);
+            let body = read_capped(&mut response, limit).await?;
+            let date = response.headers().get(DATE).and_then(|date| http_date(date.as_bytes()));
+            return envelope(&body, limit).map(|data| Data { date, ..data });
         }
         let reason = reason_phrase(&response).or_else(|| status.canonical_reason().map(str::to_owned));
         // Half an error body is better than no status at all.
@@ -259,6 +276,7 @@ fn may_read_again(failure: &Failure) -> bool {
         | Failure::Timeout
         | Failure::TooLarge { .. }
         | Failure::BadAnswer { .. }
+        | Failure::WrongTask { .. }
         | Failure::Invalid { .. } => false,
     }
 }
@@ -301,31 +319,55 @@ fn reason_phrase(response: &Response) -> Option<String> {
 }
 
 async fn read_capped(response: &mut Response, limit: usize) -> Result<Vec<u8>, Failure> {
+    let too_large = || Failure::TooLarge { what: format!("is larger than {limit} bytes") };
     let announced = response.content_length().unwrap_or(0);
     if announced > limit as u64 {
-        return Err(Failure::TooLarge { limit });
+        return Err(too_large());
     }
     let mut body = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
     while let Some(chunk) = response.chunk().await.map_err(|error| transport_failure(&error))? {
         if body.len() + chunk.len() > limit {
-            return Err(Failure::TooLarge { limit });
+            return Err(too_large());
         }
         body.extend_from_slice(&chunk);
     }
     Ok(body)
 }
 
-/// The envelope of a success.
-pub(crate) fn envelope(body: &[u8]) -> Result<Data, Failure> {
+/// How long the answer to such a call may be.
+pub(crate) const fn body_limit(shape: &Shape) -> usize {
+    if shape.long { MAX_LONG_BODY } else { MAX_BODY }
+}
+
+/// The envelope of a success, of at most `limit` bytes.
+pub(crate) fn envelope(body: &[u8], limit: usize) -> Result<Data, Failure> {
     let bad = |why: &str| Failure::BadAnswer { why: why.to_owned() };
+    if let Some(what) = too_heavy(body, limit) {
+        return Err(Failure::TooLarge { what });
+    }
     let value: Value = serde_json::from_slice(body).map_err(|error| bad(&format!("not JSON: {error}")))?;
     let Value::Object(mut fields) = value else { return Err(bad("not a JSON object")) };
+    // Whatever else it says, what lists errors is no success.
+    if let Some(errors) = fields.get("errors").filter(|errors| says_something(errors)) {
+        return Err(bad(&format!("a success that lists errors: {errors}")));
+    }
     let data = fields.remove("data").ok_or_else(|| bad("no `data`"))?;
-    Ok(Data { value: data, total: fields.get("total").and_then(lenient::as_u64) })
+    Ok(Data { value: data, total: fields.get("total").and_then(lenient::as_u64), date: None })
+}
+
+fn says_something(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Object(fields) => !fields.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::String(text) => !text.is_empty(),
+        Value::Bool(_) | Value::Number(_) => true,
+    }
 }
 
 pub(crate) fn error_answer(status: u16, reason: Option<String>, body: &[u8]) -> Answer {
     let mut answer = Answer { status, reason, message: None, errors: BTreeMap::new() };
+    let body = if too_heavy(body, MAX_ERROR_BODY).is_some() { &[] } else { body };
     match serde_json::from_slice::<Value>(body) {
         Ok(Value::Object(fields)) => {
             answer.message =
@@ -353,7 +395,7 @@ fn transport_failure(error: &reqwest::Error) -> Failure {
     let mut tls = None;
     let mut next: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(current) = next {
-        deepest = current.to_string();
+        deepest = without_link(&current.to_string());
         let mut inside = current;
         while let Some(inner) = inside.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
             inside = inner;
@@ -362,7 +404,7 @@ fn transport_failure(error: &reqwest::Error) -> Failure {
             if let Some(mismatch) = pin_mismatch(rustls_error) {
                 return Failure::Pin(mismatch);
             }
-            tls = Some(rustls_error.to_string());
+            tls = Some(without_link(&rustls_error.to_string()));
         }
         next = current.source();
     }
@@ -376,6 +418,11 @@ fn transport_failure(error: &reqwest::Error) -> Failure {
         (false, false) if error.is_builder() => Failure::Invalid { why: deepest },
         (false, false) => Failure::Interrupted { cause: tls.unwrap_or(deepest) },
     }
+}
+
+/// rustls points at its own manual, which is for who writes programs.
+fn without_link(text: &str) -> String {
+    text.split(": https://").next().unwrap_or(text).to_owned()
 }
 
 fn pin_mismatch(error: &rustls::Error) -> Option<PinMismatch> {

@@ -1,7 +1,8 @@
-//! When a certificate ends. Only for reports: what is trusted is decided by pins.
+//! Times that others wrote: when a certificate ends (only for reports: what is trusted is decided by
+//! pins), and when an answer was sent.
 
 use der::asn1::{AnyRef, GeneralizedTime, UtcTime};
-use der::{Decode as _, Header, Reader, SliceReader, Tag};
+use der::{DateTime, Decode as _, Header, Reader, SliceReader, Tag};
 
 /// `notAfter` of a DER certificate, seconds since 1970; `None` if it cannot be read.
 pub(crate) fn not_after(certificate: &[u8]) -> Option<u64> {
@@ -32,6 +33,39 @@ fn read(certificate: &[u8]) -> der::Result<u64> {
     .as_secs())
 }
 
+/// A `Date` header, `Sun, 22 Nov 2026 03:13:37 GMT`, as seconds since 1970. The weekday is not looked at;
+/// the two older forms of such dates nobody sends.
+pub(crate) fn http_date(text: &[u8]) -> Option<u64> {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (_, rest) = std::str::from_utf8(text).ok()?.split_once(", ")?;
+    let mut words = rest.split(' ');
+    let mut word = || words.next();
+    let (day, month, year) = (digits(word()?, 2)?, word()?, digits(word()?, 4)?);
+    let mut time = word()?.split(':');
+    let mut part = || digits(time.next()?, 2);
+    let (hour, minutes, seconds) = (part()?, part()?, part()?);
+    if time.next().is_some() || word() != Some("GMT") || word().is_some() {
+        return None;
+    }
+    let month = MONTHS.iter().position(|name| *name == month)? + 1;
+    let small = |number: u16| u8::try_from(number).ok();
+    let date = DateTime::new(
+        year,
+        u8::try_from(month).ok()?,
+        small(day)?,
+        small(hour)?,
+        small(minutes)?,
+        small(seconds)?,
+    );
+    Some(date.ok()?.unix_duration().as_secs())
+}
+
+/// A number of exactly that many digits.
+fn digits(text: &str, count: usize) -> Option<u16> {
+    (text.len() == count && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
 /// Steps into a SEQUENCE. What follows its end is not looked at.
 fn enter(reader: &mut SliceReader<'_>) -> der::Result<()> {
     Header::decode(reader)?.tag().assert_eq(Tag::Sequence).map(drop)
@@ -47,6 +81,32 @@ mod tests {
         let mut params = CertificateParams::new(vec!["pve1".to_owned()]).unwrap();
         params.not_after = date_time_ymd(year, 1, 31);
         params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn dates_of_answers() {
+        // As recorded, with the time of the recording beside it.
+        assert_eq!(http_date(b"Sun, 22 Nov 2026 03:13:37 GMT"), Some(1_795_317_217));
+        assert_eq!(http_date(b"Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
+        for bad in [
+            "",
+            "Sun, ",
+            "Sun, 22 Nov 2026 03:13:37",
+            "Sun, 22 Nov 2026 03:13:37 UTC",
+            "Sun, 22 Nov 2026 03:13:37 GMT GMT",
+            "Sun, 22 Nov 2026 03:13:37:00 GMT",
+            "Sun, 32 Nov 2026 03:13:37 GMT",
+            "Sun, 22 Foo 2026 03:13:37 GMT",
+            "Sun, 22 Nov 2026 25:13:37 GMT",
+            "Sun, 22 Nov 0000 03:13:37 GMT",
+            "Sun, 22 Nov +026 03:13:37 GMT",
+            "Sunday, 22-Nov-26 03:13:37 GMT",
+            "Sun Nov 22 03:13:37 2026",
+            "Sun, 22 Nov 99999999999 03:13:37 GMT",
+        ] {
+            assert_eq!(http_date(bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(http_date(b"\xff\xff, 22 Nov 2026 03:13:37 GMT"), None);
     }
 
     #[test]

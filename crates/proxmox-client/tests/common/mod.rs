@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use proxmox_client::catalog::{Shape, shapes};
 use proxmox_client::{ApiToken, Client, Endpoint, Pin, PinKind, PinSet};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -139,6 +140,24 @@ impl React {
 
     pub(crate) fn ok(data: &str) -> Self {
         Self::json("200 OK", &format!("{{\"data\":{data}}}"))
+    }
+
+    /// The task that such a request starts, or nothing.
+    pub(crate) fn task(seen: &Seen) -> Self {
+        let path = seen.target.split('?').next().unwrap().strip_prefix("/api2/json/").unwrap();
+        let parts: Vec<&str> = path.split('/').collect();
+        let fits = |shape: &&Shape| {
+            let places: Vec<&str> = shape.path.split('/').skip(1).collect();
+            shape.verb.as_str() == seen.method
+                && !shape.starts.is_empty()
+                && places.len() == parts.len()
+                && places.iter().zip(&parts).all(|(place, part)| place.starts_with('{') || place == part)
+        };
+        let Some(shape) = shapes().find(fits) else { return Self::ok("null") };
+        let vmid = shape.path.split('/').skip(1).position(|place| place == "{vmid}");
+        let (kind, id) = (shape.starts[0], vmid.map_or("", |at| parts[at]));
+        let node = parts[1];
+        Self::ok(&format!("\"UPID:{node}:000003A4:000359AB:6B025FB3:{kind}:{id}:tester@pve!full:\""))
     }
 }
 

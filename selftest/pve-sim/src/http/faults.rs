@@ -273,7 +273,8 @@ pub(crate) fn is_protected(incoming: &Incoming, parts: &[&str]) -> bool {
             ["services" | "syslog" | "journal" | "report" | "hosts" | "rrd" | "rrddata" | "replication"] => {
                 true
             }
-            ["apt", "update"] | ["hardware", ..] | ["vzdump", "extractconfig"] | ["services", ..] => true,
+            ["apt", "update"] | ["hardware", ..] | ["vzdump", "extractconfig"] => true,
+            ["services" | "replication", ..] => true,
             _ => false,
         },
         _ => false,

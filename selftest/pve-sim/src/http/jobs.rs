@@ -270,6 +270,33 @@ pub(crate) fn replications(call: &Call<'_>) -> Result<Reply, Refusal> {
     Ok(Value::from(jobs.map(|(id, job)| replication_row(id, job)).collect::<Vec<_>>()).into())
 }
 
+/// A job with its state; `None` where its guest is on another node.
+fn state_row(call: &Call<'_>, id: &str, job: &Map<String, Value>, vmid: u32) -> Option<Value> {
+    let kind = call.world.guests.get(&vmid)?.kind;
+    let mut row = replication_row(id, job);
+    for (key, default) in [("last_sync", 0), ("last_try", 0), ("next_sync", 0), ("fail_count", 0)] {
+        if row.get(key).is_none() {
+            row[key] = json!(default);
+        }
+    }
+    row["vmtype"] = json!(kind.segment());
+    Some(row)
+}
+
+/// `GET /nodes/NODE/replication/ID/status`: one of them.
+pub(crate) fn replication_state(call: &mut Call<'_>, node: &str, id: &str) -> Result<Reply, Refusal> {
+    call.params.bind_path("id", id)?;
+    resolve(call, node)?;
+    call.params.check(&[NODE, Field("id", Ty::Text(20), false)])?;
+    let vmid = guest_of(id).ok_or_else(|| {
+        Refusal::parameter("id", "invalid format - value does not look like a valid replication job id\n")
+    })?;
+    call.require(&format!("/vms/{vmid}"), &["VM.Audit"])?;
+    let job = call.world.stock.replications.get(id);
+    let row = job.and_then(|job| state_row(call, id, job, vmid));
+    row.map(Reply::from).ok_or_else(|| Refusal::internal(format!("no such replication job '{id}'")))
+}
+
 /// `GET /nodes/NODE/replication`: the state of the jobs whose guest is on this node.
 pub(crate) fn replication_states(call: &Call<'_>, node: &str) -> Result<Reply, Refusal> {
     resolve(call, node)?;
@@ -283,17 +310,7 @@ pub(crate) fn replication_states(call: &Call<'_>, node: &str) -> Result<Reply, R
         .filter_map(|(id, job)| Some((id, job, guest_of(id)?)))
         .filter(|(_, _, vmid)| only.is_none_or(|o| o == i64::from(*vmid)))
         .filter(|(_, _, vmid)| call.may(&format!("/vms/{vmid}"), &["VM.Audit"]))
-        .filter_map(|(id, job, vmid)| {
-            let kind = call.world.guests.get(&vmid)?.kind;
-            let mut row = replication_row(id, job);
-            for (key, default) in [("last_sync", 0), ("last_try", 0), ("next_sync", 0), ("fail_count", 0)] {
-                if row.get(key).is_none() {
-                    row[key] = json!(default);
-                }
-            }
-            row["vmtype"] = json!(kind.segment());
-            Some(row)
-        })
+        .filter_map(|(id, job, vmid)| state_row(call, id, job, vmid))
         .collect();
     Ok(Value::from(rows).into())
 }

@@ -154,6 +154,7 @@ fn at_storage(
         ("GET", ["vzdump", "defaults"]) => backup::defaults(call, name),
         ("GET", ["vzdump", "extractconfig"]) => backup::extract_config(call, name),
         ("GET", ["replication"]) => jobs::replication_states(call, name),
+        ("GET", ["replication", id, "status"]) => jobs::replication_state(call, name, id),
         _ => return None,
     })
 }

@@ -74,7 +74,7 @@ fn split(volume: &str) -> (&str, &str) {
 fn format_of(name: &str) -> &str {
     match name.rsplit_once('.') {
         Some((_, ext @ ("qcow2" | "vmdk" | "subvol"))) => ext,
-        _ if name.contains("subvol-") => "subvol",
+        _ if name.contains("subvol-") || name.contains("basevol-") => "subvol",
         _ => "raw",
     }
 }
@@ -202,7 +202,9 @@ impl World {
             // Bind and device mounts have no storage.
             return false;
         };
-        let base = name.contains("base-") && !name.contains("/vm-");
+        // The base of a container's file system is a `basevol-`, and what rests on it a `/subvol-`.
+        let of_base = name.contains("base-") || name.contains("basevol-");
+        let base = of_base && !name.contains("/vm-") && !name.contains("/subvol-");
         let format = format_of(name);
         match (storage.plugin.as_str(), feature) {
             (_, Feature::Snapshot) if base => false,

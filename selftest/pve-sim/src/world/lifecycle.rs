@@ -344,11 +344,9 @@ impl World {
     fn linked_name(&self, kind: Kind, base: &str, newid: u32) -> Result<String, String> {
         let (storage, name) = base.split_once(':').unwrap_or(("", base));
         let format = name.rsplit_once('.').map(|(_, ext)| ext);
-        let own = self.free_name(
-            storage,
-            newid,
-            format.unwrap_or(if kind == Kind::Lxc && name.contains("subvol") { "subvol" } else { "raw" }),
-        )?;
+        let is_subvol = kind == Kind::Lxc && (name.contains("subvol") || name.contains("basevol-"));
+        let own =
+            self.free_name(storage, newid, format.unwrap_or(if is_subvol { "subvol" } else { "raw" }))?;
         let plugin = self.storages.get(storage).map(|s| s.plugin.as_str()).unwrap_or_default();
         let own_name = own.split_once(':').map(|(_, n)| n).unwrap_or_default();
         Ok(match plugin {

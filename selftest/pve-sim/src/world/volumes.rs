@@ -139,7 +139,7 @@ pub(crate) fn parse_name(storage: &Storage, name: &str) -> Option<VolumeName> {
         None if storage.has_files() => return None,
         None => (name.split('-').nth(1)?.parse().ok()?, name),
     };
-    let subvol = file.starts_with("subvol-") || file.ends_with(".subvol");
+    let subvol = file.starts_with("subvol-") || file.starts_with("basevol-") || file.ends_with(".subvol");
     let known = ["vm-", "base-", "subvol-", "basevol-"].iter().any(|p| file.starts_with(p));
     // A file may have any name, an LV or data set may not.
     if !known && !storage.has_files() {

@@ -114,6 +114,12 @@ async fn a_template_only_gives_birth() {
     let tasks = bench.call("GET", "/tasks", &[("typefilter", "vztemplate"), ("source", "all")]).await;
     bench.finish(tasks.body["data"][0]["upid"].as_str().unwrap()).await;
     bench.fails("POST", "/lxc/201/status/start", &[], "you can't start a CT if it's a template").await;
+    assert_eq!(bench.get("/lxc/201/feature?feature=clone").await["hasFeature"], 1);
+    bench.ok("POST", "/lxc/201/clone", &[("newid", "151"), ("full", "0")]).await;
+    let child = bench.get("/lxc/151/config").await;
+    assert_eq!(child["rootfs"], "tank:basevol-201-disk-0/subvol-151-disk-0,size=8G");
+    assert_eq!(bench.get("/lxc/151/feature?feature=clone").await["hasFeature"], 0);
+    assert_eq!(bench.get("/lxc/151/feature?feature=snapshot").await["hasFeature"], 1);
     let snapshots = bench.call("POST", "/qemu/101/template", &[]).await;
     assert_eq!(snapshots.status, 500);
     let running = bench.call("POST", "/qemu/100/template", &[]).await;

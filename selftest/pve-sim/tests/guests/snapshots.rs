@@ -107,6 +107,9 @@ async fn descriptions_change() {
     let path = "/qemu/101/snapshot/before-upgrade/config";
     bench.call("PUT", path, &[("description", "other")]).await.data();
     assert_eq!(bench.get(path).await["description"], "other");
+    assert_eq!(bench.get(path).await.get("digest"), None);
+    let whole = bench.get("/qemu/101/config").await["digest"].clone();
+    assert_eq!(bench.get("/qemu/101/config?snapshot=before-upgrade").await["digest"], whole);
     let none = bench.call("PUT", "/qemu/101/snapshot/nosuch/config", &[("description", "x")]).await;
     none.is(500, "snapshot 'nosuch' does not exist");
 }

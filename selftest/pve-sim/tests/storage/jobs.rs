@@ -72,6 +72,11 @@ async fn replication() {
     let states = b.get(REPORT, "/nodes/pve1/replication?guest=101").await;
     assert_eq!((&states[0]["fail_count"], &states[0]["vmtype"]), (&json!(2), &json!("qemu")));
     assert_eq!(b.get(REPORT, "/nodes/pve1/replication?guest=100").await, json!([]));
+    assert_eq!(b.get(REPORT, "/nodes/pve1/replication/101-0/status").await, states[0]);
+    for (id, status) in [("101-1", 500), ("101", 400)] {
+        let path = format!("/nodes/pve1/replication/{id}/status");
+        assert_eq!(b.call(REPORT, "GET", &path, &[]).await.status, status, "{id}");
+    }
     assert_eq!(b.call(ADMIN, "DELETE", "/cluster/replication/101-0", &[]).await.data(), Value::Null);
     b.sim.stop().await;
 }

@@ -156,6 +156,25 @@ async fn a_task_may_be_missing_for_a_moment_but_not_for_long() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn trouble_of_two_kinds_that_take_turns_ends() {
+    /// The same two in turn, for ever.
+    struct Turns(bool, [fn() -> Result<TaskStatus, ApiError>; 2]);
+    impl StatusSource for Turns {
+        async fn status(&mut self) -> Result<TaskStatus, ApiError> {
+            self.0 = !self.0;
+            self.1[usize::from(self.0)]()
+        }
+    }
+    for (steps, limit) in [([missing, gateway], MISSING_LIMIT), ([gateway, refused], TROUBLE_LIMIT)] {
+        let started = Instant::now();
+        let seen = watch(&mut Turns(false, steps), Pace::USUAL, 60 * MINUTE).await;
+        assert!(matches!(seen, Observed::Lost(_)), "{seen:?}");
+        let took = started.elapsed();
+        assert!(took >= limit && took < limit + Duration::from_secs(6), "{took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn endless_trouble_ends_as_unknown_not_as_failure() {
     for step in [unauthorized as fn() -> _, gateway, refused] {
         let started = Instant::now();
@@ -211,9 +230,8 @@ fn odd_exits() {
         classify_exit(Some("unable to get last line from task log - No such file")),
         Exit::Unknown(_)
     ));
-    for failed in
-        ["ok", "OK!", "WARNINGS: many", "WARNINGS: -1", "WARNINGS: 99999999999", "received interrupt"]
-    {
+    assert_eq!(classify_exit(Some("WARNINGS: 99999999999")), Exit::Warnings(u32::MAX));
+    for failed in ["ok", "OK!", "WARNINGS: many", "WARNINGS: -1", "WARNINGS: 1x", "received interrupt"] {
         assert_eq!(classify_exit(Some(failed)), Exit::Failed(failed.to_owned()));
     }
 }

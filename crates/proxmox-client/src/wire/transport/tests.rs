@@ -168,6 +168,14 @@ fn without_a_body_the_reason_phrase_is_the_text() {
 }
 
 #[test]
+fn no_sentence_sends_anybody_to_a_manual_for_programmers() {
+    let text =
+        "peer closed connection: https://docs.rs/rustls/latest/rustls/manual/index.html#unexpected-eof";
+    assert_eq!(without_link(text), "peer closed connection");
+    assert_eq!(without_link("connection reset"), "connection reset");
+}
+
+#[test]
 fn delivery_of_every_failure() {
     let cause = || String::from("x");
     for (failure, delivery) in [
@@ -178,11 +186,16 @@ fn delivery_of_every_failure() {
         (Failure::Invalid { why: cause() }, Delivery::NotSent),
         (Failure::Timeout, Delivery::MaybeExecuted),
         (Failure::Interrupted { cause: cause() }, Delivery::MaybeExecuted),
-        (Failure::TooLarge { limit: 1 }, Delivery::MaybeExecuted),
+        (Failure::TooLarge { what: "is larger than 1 byte".to_owned() }, Delivery::MaybeExecuted),
         (Failure::BadAnswer { why: cause() }, Delivery::MaybeExecuted),
         (Failure::Answer(error_answer(595, None, b"")), Delivery::NotSent),
         (Failure::Answer(error_answer(596, None, b"")), Delivery::MaybeExecuted),
         (Failure::Answer(error_answer(504, None, b"")), Delivery::MaybeExecuted),
+        (Failure::Answer(error_answer(408, None, b"")), Delivery::MaybeExecuted),
+        (Failure::Answer(error_answer(520, None, b"")), Delivery::MaybeExecuted),
+        (Failure::Answer(error_answer(530, None, b"")), Delivery::MaybeExecuted),
+        (Failure::Answer(error_answer(409, None, b"")), Delivery::Answered),
+        (Failure::Answer(error_answer(501, None, b"")), Delivery::Answered),
         (Failure::Answer(error_answer(500, None, b"")), Delivery::Answered),
     ] {
         let error = error("POST", failure);
@@ -192,9 +205,9 @@ fn delivery_of_every_failure() {
 
 #[test]
 fn envelopes() {
-    assert_eq!(envelope(br#"{"data":null}"#).unwrap().value, Value::Null);
-    assert_eq!(envelope(br#"{"data":[],"total":"7"}"#).unwrap().total, Some(7));
+    assert_eq!(envelope(br#"{"data":null}"#, MAX_BODY).unwrap().value, Value::Null);
+    assert_eq!(envelope(br#"{"data":[],"total":"7"}"#, MAX_BODY).unwrap().total, Some(7));
     for bad in [&b""[..], b"[]", b"{}", b"null", b"<html>", b"{\"data\":1} x", b"{\"data\":\"\xff\"}"] {
-        assert!(matches!(envelope(bad), Err(Failure::BadAnswer { .. })));
+        assert!(matches!(envelope(bad, MAX_BODY), Err(Failure::BadAnswer { .. })));
     }
 }

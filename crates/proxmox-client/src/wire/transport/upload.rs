@@ -153,7 +153,7 @@ impl Transport {
             .send()
             .await;
         let data = match sent {
-            Ok(response) => self.receive(response).await,
+            Ok(response) => self.receive(&request.call.shape, response).await,
             Err(cause) => Err(transport_failure(&cause)),
         };
         // Its own sentence names the limit of ordinary requests.
@@ -163,8 +163,7 @@ impl Transport {
             }
             other => other,
         });
-        let data = data.map_err(error)?;
-        (request.call.decode)(data).map_err(|why| error(Failure::BadAnswer { why }))
+        self.read(request, data.map_err(error)?).map_err(error)
     }
 }
 

@@ -18,10 +18,14 @@ pub(crate) fn config(call: &Call<'_>, at: At<'_>) -> Result<Reply, Refusal> {
     let guest = call.world.guest(at.kind, vmid)?;
     match call.params.get("snapshot") {
         None => Ok(guest.shown_config(call.params.flag("current")).into()),
-        Some(name) => guest
-            .snapshot_config(name)
-            .map(Reply::from)
-            .ok_or_else(|| Refusal::internal(format!("snapshot '{name}' does not exist"))),
+        Some(name) => {
+            let mut found = guest
+                .snapshot_config(name)
+                .ok_or_else(|| Refusal::internal(format!("snapshot '{name}' does not exist")))?;
+            // Not recorded; in the schema the digest is always there, and there is one for the whole file.
+            found["digest"] = guest.digest().into();
+            Ok(found.into())
+        }
     }
 }
 
