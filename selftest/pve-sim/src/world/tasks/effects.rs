@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::jobs::Failure;
-use super::{AuthId, Guest, Job, Kind, Now, Running, World};
+use crate::world::jobs::Failure;
+use crate::world::{AuthId, Guest, Job, Kind, Now, Running, World};
 
 impl World {
     /// The preconditions, and what is visible while the task runs; the log lines of its beginning.
-    pub(super) fn prepare(
+    pub(in crate::world) fn prepare(
         &mut self,
         now: Now,
         kind: Kind,
@@ -181,7 +181,7 @@ impl World {
     }
 
     /// Does the work; the log lines it writes.
-    pub(super) fn apply(
+    pub(in crate::world) fn apply(
         &mut self,
         now: Now,
         who: &AuthId,
@@ -266,7 +266,7 @@ impl World {
     /// The volume a machine's memory goes to: it lies beside its first disk.
     fn state_volume(&self, vmid: u32, guest: &Guest, what: &str) -> String {
         let first = guest.volumes().first().map_or("local", |(_, v)| v.split(':').next().unwrap_or("local"));
-        if self.storages.get(first).is_some_and(super::Storage::has_files) {
+        if self.storages.get(first).is_some_and(crate::world::Storage::has_files) {
             format!("{first}:{vmid}/vm-{vmid}-{what}.raw")
         } else {
             format!("{first}:vm-{vmid}-{what}")
@@ -314,7 +314,7 @@ impl World {
     }
 
     /// Takes back what [`World::prepare`] made visible.
-    pub(super) fn undo(&mut self, kind: Kind, vmid: u32, job: &Job) {
+    pub(in crate::world) fn undo(&mut self, kind: Kind, vmid: u32, job: &Job) {
         match job {
             Job::Create(_) => {
                 self.release_id(vmid);
@@ -350,7 +350,7 @@ impl World {
 }
 
 /// The recorded warning of a start.
-pub(super) fn iothread_warnings(guest: &Guest) -> Vec<String> {
+pub(in crate::world) fn iothread_warnings(guest: &Guest) -> Vec<String> {
     let single = guest.text("scsihw") == Some("virtio-scsi-single");
     guest
         .volumes()

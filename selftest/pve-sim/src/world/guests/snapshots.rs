@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Config, Guest, Kind, Now, World};
+use crate::world::{Config, Guest, Kind, Now, World};
 
 /// A snapshot; its `parent` is a line of its configuration, as in Proxmox VE.
 #[derive(Debug, Clone, Serialize)]
@@ -25,7 +25,7 @@ pub struct Snapshot {
 /// Keys that belong to a configuration section itself and are not copied between sections.
 fn is_private(key: &str) -> bool {
     matches!(key, "lock" | "description" | "parent" | "vmstate" | "runningmachine" | "runningcpu")
-        || super::guests::numbered(key, "unused")
+        || crate::world::guests::numbered(key, "unused")
 }
 
 fn copied(config: &Config) -> Config {
@@ -97,7 +97,7 @@ impl Guest {
     }
 
     /// Starts a snapshot: the section exists with `snapstate: prepare`, the guest is locked.
-    pub(super) fn prepare_snapshot(&mut self, name: &str, text: &str, vmstate: bool, now: Now) {
+    pub(in crate::world) fn prepare_snapshot(&mut self, name: &str, text: &str, vmstate: bool, now: Now) {
         let mut config = copied(&self.config);
         if let Some(parent) = self.config.get("parent") {
             config.insert("parent".to_owned(), parent.clone());
@@ -117,7 +117,7 @@ impl Guest {
     }
 
     /// Ends a snapshot: it becomes the current state's parent.
-    pub(super) fn commit_snapshot(&mut self, name: &str) {
+    pub(in crate::world) fn commit_snapshot(&mut self, name: &str) {
         if let Some(snapshot) = self.snapshots.get_mut(name) {
             snapshot.snapstate = None;
         }
@@ -127,13 +127,13 @@ impl Guest {
 
     /// Replaces the configuration by the snapshot's; description and unused volumes stay.
     /// Returns whether the snapshot holds the memory of a running guest.
-    pub(super) fn apply_snapshot(&mut self, name: &str, genid: String) -> bool {
+    pub(in crate::world) fn apply_snapshot(&mut self, name: &str, genid: String) -> bool {
         let Some(snapshot) = self.snapshots.get(name) else {
             return false;
         };
         let mut config = copied(&snapshot.config);
         for (key, value) in &self.config {
-            if key == "description" || super::guests::numbered(key, "unused") {
+            if key == "description" || crate::world::guests::numbered(key, "unused") {
                 config.insert(key.clone(), value.clone());
             }
         }
@@ -148,7 +148,7 @@ impl Guest {
             .volumes()
             .into_iter()
             .map(|(key, volume)| {
-                (volume.to_owned(), super::disks::size_of(self.text(key).unwrap_or_default()))
+                (volume.to_owned(), crate::world::disks::size_of(self.text(key).unwrap_or_default()))
             })
             .collect();
         let named = |config: &Config, volume: &str| {
@@ -156,15 +156,16 @@ impl Guest {
         };
         for (volume, bytes) in kept {
             if volume.contains(':') && !named(&config, &volume) {
-                config.insert(super::disks::unused_key(&config), json!(volume));
+                config.insert(crate::world::disks::unused_key(&config), json!(volume));
                 self.sizes.insert(volume, bytes);
             }
         }
         // One that is in use again is not unused any more.
-        let used: Vec<String> =
-            super::disks::volumes_of(self.kind, &config).map(|(_, volume)| volume.to_owned()).collect();
+        let used: Vec<String> = crate::world::disks::volumes_of(self.kind, &config)
+            .map(|(_, volume)| volume.to_owned())
+            .collect();
         for volume in used {
-            super::disks::forget_unused(&mut config, &volume);
+            crate::world::disks::forget_unused(&mut config, &volume);
         }
         self.config = config;
         self.pending.clear();
@@ -172,7 +173,7 @@ impl Guest {
     }
 
     /// Removes a snapshot; what pointed at it points at its parent afterwards.
-    pub(super) fn drop_snapshot(&mut self, name: &str) {
+    pub(in crate::world) fn drop_snapshot(&mut self, name: &str) {
         let Some(gone) = self.snapshots.remove(name) else {
             return;
         };
@@ -192,7 +193,7 @@ impl Guest {
     }
 
     /// The name of the snapshot taken last.
-    pub(super) fn newest_snapshot(&self) -> Option<&str> {
+    pub(in crate::world) fn newest_snapshot(&self) -> Option<&str> {
         let newest = self.snapshots.iter().max_by_key(|(_, s)| s.order)?;
         Some(newest.0.as_str())
     }

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::backup::{Saving, Vzdump};
-use super::{Guest, Kind, Release, World};
+use crate::world::backup::{Saving, Vzdump};
+use crate::world::{Guest, Kind, Release, World};
 
 /// `51.2 MiB`.
 fn mib(bytes: u64) -> String {
@@ -25,7 +25,12 @@ fn short(bytes: u64) -> String {
 impl World {
     /// The lines from the name to the archive, in the order of the recordings; those that come when
     /// the data is through go to `saving.last`.
-    pub(super) fn vzdump_lines(&mut self, job: &Vzdump, guest: &Guest, saving: &mut Saving) -> Vec<String> {
+    pub(in crate::world) fn vzdump_lines(
+        &mut self,
+        job: &Vzdump,
+        guest: &Guest,
+        saving: &mut Saving,
+    ) -> Vec<String> {
         let running = guest.running.is_some();
         let mut mode = if running { job.mode.clone() } else { "stop".to_owned() };
         let mut lines = Vec::new();
@@ -75,7 +80,7 @@ impl World {
             let newer = self.release != Release::V8;
             if !running || mode == "stop" {
                 lines.push("INFO: starting kvm to execute backup task".to_owned());
-                lines.extend(super::effects::iothread_warnings(guest));
+                lines.extend(crate::world::effects::iothread_warnings(guest));
             } else if newer {
                 lines.push(
                     "INFO: skipping guest-agent 'fs-freeze', agent not configured in VM options".to_owned(),

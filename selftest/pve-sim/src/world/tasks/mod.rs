@@ -1,12 +1,16 @@
 //! Tasks: UPIDs, logs, lists.
 
+pub(in crate::world) mod effects;
+pub(in crate::world) mod faults;
+pub(in crate::world) mod jobs;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{AuthId, Fault, Injection, Job, Mishap, Now, World};
+use crate::world::{AuthId, Fault, Injection, Job, Mishap, Now, World};
 
 /// A task's identifier.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,7 +118,7 @@ pub struct Task {
 
 impl Task {
     /// Ends the task and writes the last log line.
-    pub(super) fn end(&mut self, exit: Exit, now: Now) {
+    pub(in crate::world) fn end(&mut self, exit: Exit, now: Now) {
         match &exit {
             Exit::Ok => self.log.push("TASK OK".to_owned()),
             Exit::Warnings(n) => self.log.push(format!("TASK WARNINGS: {n}")),
@@ -263,13 +267,13 @@ const FIRST_JIFFY: u64 = 177_036;
 
 impl Tasks {
     /// A process id not given before.
-    pub(super) fn fresh_pid(&mut self) -> u32 {
+    pub(in crate::world) fn fresh_pid(&mut self) -> u32 {
         self.pids += 1;
         FIRST_PID + self.pids
     }
 
     /// Jiffies (hundredths of a second) since the node's boot.
-    pub(super) fn jiffies(now: Now) -> u64 {
+    pub(in crate::world) fn jiffies(now: Now) -> u64 {
         FIRST_JIFFY + u64::try_from(now.mono.as_millis() / 10).unwrap_or(u64::MAX / 2)
     }
 
@@ -279,7 +283,7 @@ impl Tasks {
         self.all.iter().rev().find(|t| t.upid == upid)
     }
 
-    pub(super) fn find_mut(&mut self, upid: &str) -> Option<&mut Task> {
+    pub(in crate::world) fn find_mut(&mut self, upid: &str) -> Option<&mut Task> {
         let upid = Upid::parse(upid)?;
         self.all.iter_mut().rev().find(|t| t.upid == upid)
     }

@@ -1,7 +1,7 @@
 //! Disks of guests: names, allocation, property strings, and what their storages can do.
 
-use super::guests::{format_size, is_volume_key, numbered};
-use super::{Config, Guest, Kind, World};
+use crate::world::guests::{format_size, is_volume_key, numbered};
+use crate::world::{Config, Guest, Kind, World};
 
 /// A disk that is to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub(crate) fn rest_of(text: &str) -> Vec<String> {
 /// The size a disk's property string tells.
 pub(crate) fn size_of(text: &str) -> u64 {
     let size = text.split(',').find_map(|p| p.strip_prefix("size="));
-    size.map(super::guests::parse_size).unwrap_or_default()
+    size.map(crate::world::guests::parse_size).unwrap_or_default()
 }
 
 /// A volume id as storage and name.
@@ -155,7 +155,12 @@ impl World {
     }
 
     /// A volume id that nothing uses.
-    pub(super) fn free_name(&self, storage: &str, vmid: u32, format: &str) -> Result<String, String> {
+    pub(in crate::world) fn free_name(
+        &self,
+        storage: &str,
+        vmid: u32,
+        format: &str,
+    ) -> Result<String, String> {
         let at = self.storages.get(storage);
         let at = at.ok_or_else(|| format!("storage '{storage}' does not exist"))?;
         let taken = |volume: &String| {
@@ -184,7 +189,7 @@ impl World {
     }
 
     /// Whether a template's volume has linked clones.
-    pub(super) fn has_linked_clones(&self, base: &str) -> bool {
+    pub(in crate::world) fn has_linked_clones(&self, base: &str) -> bool {
         let inside = format!("{base}/");
         self.guests.values().flat_map(Guest::held_volumes).any(|volume| volume.starts_with(&inside))
     }
@@ -275,7 +280,7 @@ mod tests {
         }
         assert!(parse_new_disk("scsi0", "a:99999999999999999999999").is_some(), "saturates");
         for text in ["52429K", "1G", "1025M", "2T"] {
-            assert_eq!(format_size(super::super::guests::parse_size(text)), text);
+            assert_eq!(format_size(crate::world::guests::parse_size(text)), text);
         }
     }
 

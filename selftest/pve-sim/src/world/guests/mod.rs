@@ -1,12 +1,20 @@
 //! QEMU virtual machines and LXC containers: their configuration and identity.
 
+pub(in crate::world) mod agent;
+pub(in crate::world) mod config;
+pub(in crate::world) mod disks;
+pub(in crate::world) mod lifecycle;
+pub(in crate::world) mod options;
+pub(in crate::world) mod pending;
+pub(in crate::world) mod snapshots;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Agent, Snapshot};
+use crate::world::{Agent, Snapshot};
 
 /// A guest configuration, including `lock` and `parent`, without the digest.
 pub type Config = BTreeMap<String, Value>;
@@ -86,7 +94,7 @@ pub struct Guest {
     /// Network addresses inside a running container, as `ADDRESS/PREFIX`.
     pub addresses: Vec<String>,
     /// Sizes of volumes whose lines do not tell them, such as unused ones.
-    pub(super) sizes: BTreeMap<String, u64>,
+    pub(in crate::world) sizes: BTreeMap<String, u64>,
 }
 
 impl Guest {
@@ -112,7 +120,7 @@ impl Guest {
     }
 
     /// Starts it: what was pending takes effect, and a machine suspended to disk is awake again.
-    pub(super) fn launch(&mut self, running: Running) {
+    pub(in crate::world) fn launch(&mut self, running: Running) {
         self.apply_pending();
         if self.lock() == Some("suspended") {
             self.config.remove("lock");
@@ -123,7 +131,7 @@ impl Guest {
     }
 
     /// Stops it hard.
-    pub(super) fn halt(&mut self) {
+    pub(in crate::world) fn halt(&mut self) {
         self.running = None;
         self.paused = false;
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Guest, Kind};
+use crate::world::{Guest, Kind};
 
 /// A guest agent that answers.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,8 +1,10 @@
 //! Users, API tokens, roles and ACL entries, with privilege separation.
 
+pub(in crate::world) mod tickets;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Refusal, Release, World};
+use crate::world::{Refusal, Release, World};
 
 /// The privileges of the demo's `WritAgent` role.
 pub const WRIT_AGENT: [&str; 16] = [

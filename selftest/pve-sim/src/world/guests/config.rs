@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::options::OptionKind;
-use super::{Guest, Kind};
+use crate::world::options::OptionKind;
+use crate::world::{Guest, Kind};
 
 impl OptionKind {
     /// The value as the configuration keeps it, or the text of the schema's refusal.

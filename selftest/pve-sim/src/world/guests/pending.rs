@@ -3,10 +3,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::disks::{drive_text, forget_unused, is_cdrom, parse_new_disk, rest_of, size_of, unused_key};
-use super::guests::{is_volume_key, numbered};
-use super::snapshots::description_out;
-use super::{Guest, Kind, World};
+use crate::world::disks::{
+    drive_text, forget_unused, is_cdrom, parse_new_disk, rest_of, size_of, unused_key,
+};
+use crate::world::guests::{is_volume_key, numbered};
+use crate::world::snapshots::description_out;
+use crate::world::{Guest, Kind, World};
 
 /// Whether a change of `key` reaches a running guest.
 fn hotplugs(kind: Kind, key: &str) -> bool {
@@ -93,7 +95,7 @@ pub(crate) fn bridge_path(text: &str) -> Option<String> {
 
 impl Guest {
     /// What a start does first.
-    pub(super) fn apply_pending(&mut self) {
+    pub(in crate::world) fn apply_pending(&mut self) {
         for (key, value) in std::mem::take(&mut self.pending) {
             self.write(&key, value);
         }

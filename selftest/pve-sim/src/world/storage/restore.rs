@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::calendar::Date;
-use super::disks::{drive_text, parse_new_disk, rest_of, size_of, unused_key, volumes_of};
-use super::guests::numbered;
-use super::volumes::SavedGuest;
-use super::{AuthId, Config, Guest, Job, Kind, Now, Release, Running, StorageJob, World};
+use crate::world::calendar::Date;
+use crate::world::disks::{drive_text, parse_new_disk, rest_of, size_of, unused_key, volumes_of};
+use crate::world::guests::numbered;
+use crate::world::volumes::SavedGuest;
+use crate::world::{AuthId, Config, Guest, Job, Kind, Now, Release, Running, StorageJob, World};
 
 /// An order to restore a guest.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,7 +68,7 @@ impl World {
 
     /// The beginning of the worker: what it checks first, and then, with `force`, the destruction of
     /// the guest that was there.
-    pub(super) fn restore_start(&mut self, index: usize, _now: Now) -> Result<(), String> {
+    pub(in crate::world) fn restore_start(&mut self, index: usize, _now: Now) -> Result<(), String> {
         let Some(task) = self.tasks.all.get(index) else {
             return Ok(());
         };
@@ -257,7 +257,7 @@ impl World {
 
     /// The end of a restore that failed: nothing is left of a container, and of a machine only its
     /// configuration. With `locked` even the lock stays. A killed worker takes nothing back.
-    pub(super) fn restore_failed(&mut self, order: &Restore, locked: bool, killed: bool) {
+    pub(in crate::world) fn restore_failed(&mut self, order: &Restore, locked: bool, killed: bool) {
         if order.kind == Kind::Lxc && !locked && !killed {
             self.guests.remove(&order.vmid);
         } else if !locked {
@@ -266,7 +266,11 @@ impl World {
     }
 
     /// The end of a restore that went well; the last log lines.
-    pub(super) fn restore_apply(&mut self, order: &Restore, now: Now) -> Result<Vec<String>, String> {
+    pub(in crate::world) fn restore_apply(
+        &mut self,
+        order: &Restore,
+        now: Now,
+    ) -> Result<Vec<String>, String> {
         let vmid = order.vmid;
         // While disks are made only the new ones and those that stay are in the configuration, so
         // that an old name that is free again does not count as taken.

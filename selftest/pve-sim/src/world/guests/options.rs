@@ -1,8 +1,8 @@
 //! The options of guest configurations: names, types and ranges of the published schema, and the
 //! privilege that changing each takes.
 
-use super::guests::numbered;
-use super::{Kind, Release};
+use crate::world::guests::numbered;
+use crate::world::{Kind, Release};
 
 /// The type of an option's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

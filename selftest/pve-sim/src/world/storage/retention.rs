@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::calendar::Date;
+use crate::world::calendar::Date;
 
 /// The intervals, in the order they are served.
 const NAMES: [&str; 6] =

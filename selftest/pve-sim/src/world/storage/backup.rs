@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::calendar::Date;
-use super::retention::Keep;
-use super::volumes::{SavedGuest, Volume};
-use super::{AuthId, Config, Exit, Fault, Guest, Job, Kind, Now, StorageJob, World};
+use crate::world::calendar::Date;
+use crate::world::retention::Keep;
+use crate::world::volumes::{SavedGuest, Volume};
+use crate::world::{AuthId, Config, Exit, Fault, Guest, Job, Kind, Now, StorageJob, World};
 
 /// The lock all backup jobs of a node share.
 const LOCK: &str = "/var/run/vzdump.lock";
@@ -70,17 +70,17 @@ enum State {
 
 /// A guest that is being saved.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Saving {
+pub(in crate::world) struct Saving {
     vmid: u32,
     kind: Kind,
     started: i64,
     ctime: i64,
-    pub(super) volid: String,
-    pub(super) name: String,
+    pub(in crate::world) volid: String,
+    pub(in crate::world) name: String,
     config: Config,
-    pub(super) size: u64,
+    pub(in crate::world) size: u64,
     /// The lines that come when the data is through.
-    pub(super) last: Vec<String>,
+    pub(in crate::world) last: Vec<String>,
 }
 
 fn took(seconds: i64) -> String {
@@ -191,7 +191,7 @@ impl World {
     }
 
     /// The beginning of a job: target and lock.
-    pub(super) fn vzdump_start(&mut self, index: usize, now: Now) {
+    pub(in crate::world) fn vzdump_start(&mut self, index: usize, now: Now) {
         let Some(job) = self.vzdump_of(index).cloned() else {
             return;
         };
@@ -421,7 +421,7 @@ impl World {
             .config
             .iter()
             .filter(|(key, _)| {
-                !matches!(key.as_str(), "lock" | "parent") && !super::guests::numbered(key, "unused")
+                !matches!(key.as_str(), "lock" | "parent") && !crate::world::guests::numbered(key, "unused")
             })
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
@@ -439,7 +439,7 @@ impl World {
     }
 
     /// A job is due: its guest is saved, or the lock did not come.
-    pub(super) fn vzdump_due(&mut self, index: usize, now: Now) {
+    pub(in crate::world) fn vzdump_due(&mut self, index: usize, now: Now) {
         let Some(state) = self.vzdump_of(index).map(|j| j.progress.state.clone()) else {
             return;
         };
@@ -527,7 +527,7 @@ impl World {
     }
 
     /// `DELETE` of the task: the worker cleans up and says so.
-    pub(super) fn vzdump_interrupted(&mut self, index: usize, now: Now) {
+    pub(in crate::world) fn vzdump_interrupted(&mut self, index: usize, now: Now) {
         let text = "interrupted by signal";
         let state = self.vzdump_of(index).map(|j| j.progress.state.clone());
         if let Some(State::Saving(saving)) = state {

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::disks::{NewDisk, drive_text, rest_of, size_of, unused_key};
-use super::guests::numbered;
-use super::pending::complete_net;
-use super::{AuthId, Config, Guest, Job, Kind, Now, Release, World};
+use crate::world::disks::{NewDisk, drive_text, rest_of, size_of, unused_key};
+use crate::world::guests::numbered;
+use crate::world::pending::complete_net;
+use crate::world::{AuthId, Config, Guest, Job, Kind, Now, Release, World};
 
 /// How to make a guest.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,7 +64,7 @@ fn stays_behind(key: &str) -> bool {
 
 impl World {
     /// The id is reserved at once: the configuration exists and is locked.
-    pub(super) fn prepare_create(
+    pub(in crate::world) fn prepare_create(
         &mut self,
         kind: Kind,
         vmid: u32,
@@ -85,7 +85,7 @@ impl World {
     }
 
     /// Takes back what [`World::reserve`] did.
-    pub(super) fn release_id(&mut self, vmid: u32) {
+    pub(in crate::world) fn release_id(&mut self, vmid: u32) {
         if let Some(guest) = self.guests.remove(&vmid) {
             for volume in guest.held_volumes() {
                 let told = guest.config.values().filter_map(Value::as_str);
@@ -110,7 +110,7 @@ impl World {
         }
     }
 
-    pub(super) fn apply_create(
+    pub(in crate::world) fn apply_create(
         &mut self,
         now: Now,
         who: &AuthId,
@@ -215,7 +215,7 @@ impl World {
         }
     }
 
-    pub(super) fn prepare_clone(
+    pub(in crate::world) fn prepare_clone(
         &mut self,
         kind: Kind,
         vmid: u32,
@@ -236,13 +236,13 @@ impl World {
         }
         let how = if order.full { "full" } else { "linked" };
         let what = if kind == Kind::Qemu { "drive" } else { "mountpoint" };
-        for (key, volume) in super::disks::volumes_of(kind, clone_base(&source, order)) {
+        for (key, volume) in crate::world::disks::volumes_of(kind, clone_base(&source, order)) {
             log.push(format!("create {how} clone of {what} {key} ({volume})"));
         }
         Ok(log)
     }
 
-    pub(super) fn apply_clone(
+    pub(in crate::world) fn apply_clone(
         &mut self,
         kind: Kind,
         vmid: u32,
@@ -264,7 +264,7 @@ impl World {
             }
             config.insert(key.clone(), value.clone());
         }
-        for (key, volume) in super::disks::volumes_of(kind, &base) {
+        for (key, volume) in crate::world::disks::volumes_of(kind, &base) {
             let text = base.get(key).and_then(Value::as_str).unwrap_or_default();
             let bytes = size_of(text);
             let copy = if order.full {
@@ -356,7 +356,12 @@ impl World {
     }
 
     /// The checks of the work on a guest that exists, at its beginning.
-    pub(super) fn prepare_change(&mut self, kind: Kind, vmid: u32, job: &Job) -> Result<Vec<String>, String> {
+    pub(in crate::world) fn prepare_change(
+        &mut self,
+        kind: Kind,
+        vmid: u32,
+        job: &Job,
+    ) -> Result<Vec<String>, String> {
         let guest = self.guest(kind, vmid).map_err(|r| r.text)?.clone();
         guest.check_lock()?;
         match job {
@@ -400,7 +405,12 @@ impl World {
     }
 
     /// The work on a guest that exists, at its end.
-    pub(super) fn apply_change(&mut self, kind: Kind, vmid: u32, job: &Job) -> Result<Vec<String>, String> {
+    pub(in crate::world) fn apply_change(
+        &mut self,
+        kind: Kind,
+        vmid: u32,
+        job: &Job,
+    ) -> Result<Vec<String>, String> {
         match job {
             Job::Template => self.make_template(kind, vmid),
             Job::Destroy { purge, unreferenced, .. } => self.destroy(kind, vmid, *purge, *unreferenced),
@@ -549,7 +559,7 @@ pub(crate) fn volume_at(guest: &Guest, key: &str) -> Option<String> {
 /// First disk, CD-ROM and network device, in that order.
 fn default_boot(config: &Config) -> String {
     let is_drive = |key: &str| ["scsi", "virtio", "sata", "ide"].iter().any(|prefix| numbered(key, prefix));
-    let cdrom = |value: &Value| value.as_str().is_some_and(super::disks::is_cdrom);
+    let cdrom = |value: &Value| value.as_str().is_some_and(crate::world::disks::is_cdrom);
     let disk = config.iter().find(|(k, v)| is_drive(k) && !cdrom(v));
     let cd = config.iter().find(|(k, v)| is_drive(k) && cdrom(v));
     let net = config.iter().find(|(k, _)| numbered(k, "net"));

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Guest, Kind, Now, Release, World};
+use crate::world::{Guest, Kind, Now, Release, World};
 
 /// What QEMU counts for every drive, as recorded.
 const COUNTERS: [&str; 31] = [

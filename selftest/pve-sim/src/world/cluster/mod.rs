@@ -1,11 +1,14 @@
 //! What makes several nodes one cluster: peers, quorum, and high availability.
 
+pub(in crate::world) mod rows;
+pub(in crate::world) mod views;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{AuthId, Exit, Job, Kind, Now, Refusal, Task, Tasks, Upid, World};
+use crate::world::{AuthId, Exit, Job, Kind, Now, Refusal, Task, Tasks, Upid, World};
 
 /// Another node of the cluster.
 #[derive(Debug, Clone)]
@@ -26,7 +29,7 @@ pub struct Cluster {
     /// `GET /cluster/options`.
     pub options: BTreeMap<String, Value>,
     /// Requests to the HA manager that it has not carried out yet.
-    pub(super) requests: Vec<(Duration, u32, HaRequest)>,
+    pub(in crate::world) requests: Vec<(Duration, u32, HaRequest)>,
     /// How long the HA manager takes to carry a request out, after the task that filed it ended.
     pub ha_delay: Duration,
 }
@@ -96,8 +99,8 @@ impl World {
         }
         // What the resolver says depends on the machine's name service; these are the recorded ones.
         let why = match self.release {
-            super::Release::V8 => "Temporary failure in name resolution",
-            super::Release::V9 => "Name or service not known",
+            crate::world::Release::V8 => "Temporary failure in name resolution",
+            crate::world::Release::V9 => "Name or service not known",
         };
         Err(Refusal::internal(format!(
             "hostname lookup '{node}' failed - failed to get address info for: {node}: {why}"
@@ -185,7 +188,7 @@ impl World {
     }
 
     /// Records a task that is over already.
-    pub(super) fn finished_task(
+    pub(in crate::world) fn finished_task(
         &mut self,
         now: Now,
         who: &AuthId,

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::calendar::Date;
-use super::guests::numbered;
-use super::{AuthId, Config, Guest, Kind, Refusal, Storage, World};
+use crate::world::calendar::Date;
+use crate::world::guests::numbered;
+use crate::world::{AuthId, Config, Guest, Kind, Refusal, Storage, World};
 
 /// What a backup holds besides data.
 #[derive(Debug, Clone)]
@@ -187,10 +187,10 @@ struct Listed {
 
 impl Guest {
     /// Every volume id that the configuration or one of the snapshots names, with its size.
-    pub(super) fn all_volumes(&self) -> BTreeMap<String, u64> {
+    pub(in crate::world) fn all_volumes(&self) -> BTreeMap<String, u64> {
         let size = |text: &str| {
             let found = text.split(',').find_map(|p| p.strip_prefix("size="));
-            found.map(super::guests::parse_size).unwrap_or_default()
+            found.map(crate::world::guests::parse_size).unwrap_or_default()
         };
         let mut found = BTreeMap::new();
         let configs = self.snapshots.values().map(|s| &s.config).chain([&self.config]);
@@ -218,7 +218,7 @@ impl World {
     }
 
     /// The files of the demo: a template and an image. They are part of what `local` uses already.
-    pub(super) fn demo_stock(&mut self, ctime: i64) {
+    pub(in crate::world) fn demo_stock(&mut self, ctime: i64) {
         let used = self.storages.get("local").map(|s| s.used);
         self.add_volume("local:vztmpl/debian-13-standard_13.1-2_amd64.tar.zst", 129_710_398, ctime);
         self.add_volume("local:iso/debian-13.1.0-amd64-netinst.iso", 821_035_008, ctime);
@@ -244,7 +244,7 @@ impl World {
     }
 
     /// Adds a volume and takes its space from the storage.
-    pub(super) fn put_volume(&mut self, storage: &str, volid: &str, volume: Volume) {
+    pub(in crate::world) fn put_volume(&mut self, storage: &str, volid: &str, volume: Volume) {
         if let Some(storage) = self.storages.get_mut(storage) {
             storage.charge(i64::try_from(volume.size).unwrap_or(i64::MAX));
         }
@@ -253,7 +253,7 @@ impl World {
     }
 
     /// Removes a volume and gives its space back; false when there is none.
-    pub(super) fn drop_volume(&mut self, volid: &str) -> bool {
+    pub(in crate::world) fn drop_volume(&mut self, volid: &str) -> bool {
         let Some(volume) = self.stock.volumes.remove(volid) else {
             return false;
         };
@@ -426,7 +426,7 @@ fn disk_row(storage: &Storage, volid: &str, content: &str, format: &str, size: u
         // Recorded: an image file has these, and no backing file is an explicit null.
         row["used"] = json!(size / 100);
         row["parent"] = Value::Null;
-        row["ctime"] = json!(super::demo::STARTED);
+        row["ctime"] = json!(crate::world::demo::STARTED);
     }
     row
 }

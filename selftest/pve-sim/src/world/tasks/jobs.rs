@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::lifecycle::{CloneOrder, CreateOrder, MoveOrder};
-use super::{AuthId, Exit, Kind, Now, StorageJob, Task, Tasks, Upid, World};
+use crate::world::lifecycle::{CloneOrder, CreateOrder, MoveOrder};
+use crate::world::{AuthId, Exit, Kind, Now, StorageJob, Task, Tasks, Upid, World};
 
 /// The work of a task on one guest.
 #[derive(Debug, Clone, PartialEq)]
@@ -150,10 +150,10 @@ pub enum Fault {
 
 /// Why the work of a task failed at its end.
 #[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) text: String,
+pub(in crate::world) struct Failure {
+    pub(in crate::world) text: String,
     /// Whether lock and half-done work stay.
-    pub(super) leaves_traces: bool,
+    pub(in crate::world) leaves_traces: bool,
 }
 
 impl From<String> for Failure {

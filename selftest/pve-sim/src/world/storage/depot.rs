@@ -1,8 +1,8 @@
 //! Tasks that are about storages: their beginning, their end, and what a fault does to them.
 
-use super::retention::{Candidate, Keep, Mark};
-use super::volumes::parse_name;
-use super::{AuthId, Exit, Fault, Job, Kind, Now, Restore, Task, Tasks, Upid, Vzdump, World};
+use crate::world::retention::{Candidate, Keep, Mark};
+use crate::world::volumes::parse_name;
+use crate::world::{AuthId, Exit, Fault, Job, Kind, Now, Restore, Task, Tasks, Upid, Vzdump, World};
 
 /// The work of a task that is not about one guest only.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,7 +101,7 @@ impl World {
     }
 
     /// A storage task is due. A job of several steps may have more of them behind it at once.
-    pub(super) fn storage_due(&mut self, index: usize, now: Now) {
+    pub(in crate::world) fn storage_due(&mut self, index: usize, now: Now) {
         loop {
             let Some(task) = self.tasks.all.get(index) else {
                 return;
@@ -173,7 +173,7 @@ impl World {
     }
 
     /// `DELETE` of a running storage task.
-    pub(super) fn storage_interrupted(&mut self, index: usize, now: Now) {
+    pub(in crate::world) fn storage_interrupted(&mut self, index: usize, now: Now) {
         match &self.tasks.all[index].job {
             Job::Storage(StorageJob::Vzdump(_)) => self.vzdump_interrupted(index, now),
             Job::Storage(StorageJob::Restore(restore)) => {
@@ -199,7 +199,7 @@ impl World {
             // The real node frees a disk that a configuration still names, and so does this one.
             self.stock.gone.insert(volid.to_owned());
             if let Some(guest) = self.guests.get_mut(&vmid) {
-                super::disks::forget_unused(&mut guest.config, volid);
+                crate::world::disks::forget_unused(&mut guest.config, volid);
             }
         } else if !self.drop_volume(volid) {
             let path = self.volume_path(volid).map_err(|r| r.text)?;
@@ -234,7 +234,7 @@ impl World {
                 (vmid.is_none() || v.vmid == vmid) && (kind.is_none() || its == kind)
             })
             .collect();
-        let word = |name: &super::volumes::VolumeName| name.kind.map_or("unknown", Kind::segment);
+        let word = |name: &crate::world::volumes::VolumeName| name.kind.map_or("unknown", Kind::segment);
         found.sort_by(|a, b| {
             (word(&a.2), a.1.vmid, a.1.ctime, a.0).cmp(&(word(&b.2), b.1.vmid, b.1.ctime, b.0))
         });
@@ -259,7 +259,7 @@ impl World {
     }
 
     /// Removes what a retention does not keep; the volumes that went.
-    pub(super) fn prune(
+    pub(in crate::world) fn prune(
         &mut self,
         storage: &str,
         keep: &Keep,

@@ -1,12 +1,20 @@
 //! Storages: their kinds, configuration, status, and the thin pool.
 
+pub(in crate::world) mod backup;
+pub(in crate::world) mod backup_log;
+pub(in crate::world) mod calendar;
+pub(in crate::world) mod depot;
+pub(in crate::world) mod restore;
+pub(in crate::world) mod retention;
+pub(in crate::world) mod volumes;
+
 use std::collections::BTreeMap;
 
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Guest, Kind, Refusal, World};
+use crate::world::{Guest, Kind, Refusal, World};
 
 /// A thin pool behind a storage of type `lvmthin`.
 #[derive(Debug, Clone)]
@@ -229,7 +237,7 @@ impl Storage {
     }
 
     /// Reserves or frees space.
-    pub(super) fn charge(&mut self, bytes: i64) {
+    pub(in crate::world) fn charge(&mut self, bytes: i64) {
         self.used = self.used.saturating_add_signed(bytes).min(self.total);
     }
 }
@@ -295,7 +303,7 @@ impl World {
     }
 
     /// The volume of the guest on a storage that rolls back to the newest snapshot only.
-    pub(super) fn newest_only_volume<'a>(&self, guest: &'a Guest) -> Option<&'a str> {
+    pub(in crate::world) fn newest_only_volume<'a>(&self, guest: &'a Guest) -> Option<&'a str> {
         guest.volumes().into_iter().map(|(_, v)| v).find(|volume| {
             volume
                 .split_once(':')
@@ -305,7 +313,7 @@ impl World {
     }
 
     /// A snapshot on a thin pool takes a little data and metadata space.
-    pub(super) fn charge_snapshot(&mut self, guest: &Guest) {
+    pub(in crate::world) fn charge_snapshot(&mut self, guest: &Guest) {
         for (_, volume) in guest.volumes() {
             let id = volume.split(':').next().unwrap_or_default();
             let Some(storage) = self.storages.get_mut(id) else {

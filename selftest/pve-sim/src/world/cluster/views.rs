@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::snapshots::description_out;
-use super::{Guest, Kind, Now, Release, World};
+use crate::world::snapshots::description_out;
+use crate::world::{Guest, Kind, Now, Release, World};
 
 const NODE_CPUS: u32 = 4;
 const NODE_MEMORY: u64 = 25_276_063_744;
@@ -11,7 +11,7 @@ const NODE_MEMORY_USED: u64 = 2_155_823_104;
 const NODE_DISK: u64 = 270_553_174_016;
 const NODE_DISK_USED: u64 = 24_748_707_840;
 /// When the node was started: a little before the demo's guests, which cannot run longer than it.
-const NODE_STARTED: i64 = super::demo::STARTED - 87;
+const NODE_STARTED: i64 = crate::world::demo::STARTED - 87;
 
 fn merge(into: &mut Value, more: Value) {
     if let (Some(into), Value::Object(more)) = (into.as_object_mut(), more) {

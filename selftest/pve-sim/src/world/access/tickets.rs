@@ -3,7 +3,7 @@
 use data_encoding::{BASE64, BASE64_NOPAD};
 use sha2::{Digest, Sha256};
 
-use super::World;
+use crate::world::World;
 
 /// How long a ticket lives, and how far in the future its time may lie.
 const TICKET_LIFE: i64 = 7_200;
