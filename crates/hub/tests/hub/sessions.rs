@@ -478,8 +478,9 @@ async fn hostile_requests_for_a_tunnel_open_none() {
     assert_eq!((status, failure.code.as_str()), (409, "is_a_session"));
     stand.alice.delete::<TunnelView>(&format!("/api/v1/tunnels/{id}")).await;
     stand.told(id, "closed by alice").await;
-    // A new channel is given what waits, and that is not the session's order.
+    // A new channel is given what waits and what was not heard of, and that is not the session's order.
     stand.channel = Channel::welcome(&stand.hub, &stand.host, 0, 0).await;
+    assert_eq!(stand.channel.next().await, Some(HubFrame::Order { envelope }));
     let last = order("last");
     stand.alice.post::<OrderAccepted>(&stand.host.path("/orders"), &last).await;
     assert_eq!(stand.channel.next().await, Some(HubFrame::Order { envelope: last }));
