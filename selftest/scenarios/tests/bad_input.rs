@@ -27,13 +27,20 @@ fn refused(what: &str, out: &Output, says: &[&str]) {
     assert!(!lines[0].contains("panicked"), "{shown}");
 }
 
-/// Exit 1, and a line of checks that failed with all of these words.
+/// Exit 1, and a check that failed with all of these words, those of its remedy below it included.
 fn check_failed(what: &str, out: &Output, says: &[&str]) {
     let shown = format!("{what}\n  exit {:?}\n  out {}\n  err {:?}", out.code, out.stdout, out.stderr);
     assert_eq!(out.code, Some(1), "{shown}");
-    let line =
-        out.stdout.lines().find(|line| line.starts_with("FAIL") && says.iter().all(|w| line.contains(w)));
-    assert!(line.is_some(), "no FAIL line says {says:?}: {shown}");
+    let mut checks: Vec<String> = Vec::new();
+    for line in out.stdout.lines() {
+        match checks.last_mut() {
+            Some(check) if line.starts_with(' ') => check.push_str(line),
+            _ => checks.push(line.to_owned()),
+        }
+    }
+    let failed =
+        checks.iter().any(|check| check.starts_with("fail") && says.iter().all(|w| check.contains(w)));
+    assert!(failed, "no failed check says {says:?}: {shown}");
 }
 
 fn chmod(stand: &Stand, path: &str, mode: u32) {

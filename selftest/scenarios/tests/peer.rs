@@ -64,7 +64,7 @@ async fn the_warden_answers_only_the_users_it_is_told_to() {
     let out = as_other(&stand, &agent, &args).await;
     let line = out.stdout.lines().find(|line| line.contains("warden:")).unwrap_or_default().to_owned();
     assert_eq!(out.code, Some(1), "{}", out.text());
-    assert!(line.starts_with("FAIL") && line.contains("refuses (peer)"), "{}", out.text());
+    assert!(line.starts_with("fail") && line.contains("refuses (peer)"), "{}", out.text());
     assert!(line.contains("user id 65534 may not ask") && line.contains("allowed_uids"), "{line}");
     let log = stand.warden.as_mut().unwrap().line_with("may not connect").await.unwrap();
     assert!(log.contains("uid=65534"), "the warden's log names the uid: {log}");
