@@ -77,7 +77,7 @@ async fn the_warden_answers_only_the_users_it_is_told_to() {
     stand.write("warden.toml", &warden.replacen("allowed_uids = [", "allowed_uids = [65534, ", 1)).unwrap();
     stand.start_warden(&[]).await.unwrap();
     let out = as_other(&stand, &agent, &args).await;
-    let line = out.stdout.lines().find(|line| line.contains("warden:")).unwrap_or_default();
+    let line = out.stdout.lines().find(|line| line.contains(" warden ")).unwrap_or_default();
     assert!(line.starts_with("ok") && line.contains("host key SHA256:"), "{}", out.text());
 }
 

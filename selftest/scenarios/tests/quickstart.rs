@@ -144,7 +144,7 @@ fn the_runbooks_role_is_the_tested_role() {
     let line = runbook.lines().find(|line| line.starts_with("pveum role add WritAgent")).unwrap();
     let privileges: Vec<&str> = line.split('"').nth(1).unwrap().split(' ').collect();
     assert_eq!(privileges.len(), 16);
-    let simulator = std::fs::read_to_string(root.join("selftest/pve-sim/src/world/access.rs")).unwrap();
+    let simulator = std::fs::read_to_string(root.join("selftest/pve-sim/src/world/access/mod.rs")).unwrap();
     for privilege in privileges {
         assert!(
             simulator.contains(&format!("\"{privilege}\"")),
