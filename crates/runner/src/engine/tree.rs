@@ -113,6 +113,13 @@ impl Stat {
         Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
     }
 
+    /// This process. Its session and its group are 0 where they were opened outside its pid namespace
+    /// (getsid(2) says 0 there as well, which a type that holds process numbers cannot).
+    fn own() -> io::Result<Self> {
+        let me = rustix::process::getpid().as_raw_pid();
+        Self::read(me).ok_or_else(|| io::Error::other("/proc does not show this process"))
+    }
+
     /// proc(5). The name in parentheses is chosen by the process and may contain anything.
     fn parse(text: &[u8]) -> Option<Self> {
         let open = text.iter().position(|b| *b == b'(')?;
@@ -207,7 +214,7 @@ pub(crate) trait Prey {
 /// stopped cannot fork.
 pub(crate) fn kill_all(prey: &mut dyn Prey, within: Duration) -> Killed {
     let deadline = boottime() + within;
-    let own_group = rustix::process::getpgrp().as_raw_pid();
+    let own_group = Stat::own().map_or(0, |own| own.group);
     let mut hit: HashSet<ProcessId> = HashSet::new();
     loop {
         let mut frozen: HashSet<ProcessId> = HashSet::new();
@@ -289,7 +296,7 @@ struct Orphans;
 impl Prey for Orphans {
     fn find(&mut self) -> io::Result<Vec<Stat>> {
         let me = rustix::process::getpid().as_raw_pid();
-        let session = rustix::process::getsid(None)?.as_raw_pid();
+        let session = Stat::own()?.session;
         // Held while looking, so that no supervisor can appear that is not yet listed.
         let ours = supervisors();
         let all = everybody()?;

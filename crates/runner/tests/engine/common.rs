@@ -237,6 +237,30 @@ pub(crate) fn again_as_an_ordinary_user(this: &str) {
     eprintln!("{}", said.lines().last().unwrap_or_default());
 }
 
+/// What finds orphans by their session, where this process's own session is of outside and has no number.
+pub(crate) fn again_in_a_pid_namespace(this: &str) {
+    let inside = || {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--mount-proc", "--"]);
+        command
+    };
+    if !needs_root(this) {
+        return;
+    }
+    if !inside().arg("true").output().is_ok_and(|output| output.status.success()) {
+        eprintln!("{this}: not checked, no pid namespace can be had here");
+        return;
+    }
+    let output = inside()
+        .arg(std::env::current_exe().unwrap())
+        .args(["takes_everything_along", "is_found_again", "--skip", this])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("ends::a_killed_supervisor_takes_everything_along ... ok"), "{said}");
+}
+
 /// Names the role in which this test binary is started again.
 pub(crate) const ROLE: &str = "WRIT_ENGINE_ROLE";
 /// Lends it an account: one that it made itself would outlive it.

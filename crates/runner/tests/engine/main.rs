@@ -33,6 +33,11 @@ fn all_of_this_as_an_ordinary_user() {
     again_as_an_ordinary_user("all_of_this_as_an_ordinary_user");
 }
 
+#[test]
+fn all_of_it_is_found_in_a_pid_namespace() {
+    again_in_a_pid_namespace("all_of_it_is_found_in_a_pid_namespace");
+}
+
 /// Not a test: what [`act`] starts.
 #[test]
 fn acting() {
