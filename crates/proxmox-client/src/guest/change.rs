@@ -21,9 +21,7 @@ static WRITE: Both<()> = Both {
         .beyond(QEMU_BEYOND),
     lxc: Call::new("lxc config update", Verb::Put, "/nodes/{node}/lxc/{vmid}/config", nothing)
         .params(&LXC)
-        .needs(CONFIG_NEEDS)
-        // `startup`.
-        .beyond(&["Sys.Modify"]),
+        .needs(CONFIG_NEEDS),
 };
 /// Leaves it to a task; containers have nothing of the kind.
 static START_WRITE: Call<Started> =

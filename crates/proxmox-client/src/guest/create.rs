@@ -60,7 +60,7 @@ static MAKE: Both<Upid> = Both {
         .starts(&["vzcreate", "vzrestore"])
         .params(&LXC)
         .needs(NEEDS)
-        // Privileged containers on Proxmox VE 9, and `startup`.
+        // Privileged containers on Proxmox VE 9.
         .beyond(&["Sys.Modify"])
         .slow(),
 };

@@ -22,7 +22,8 @@ const LOG_EVERY: Duration = Duration::from_secs(1);
 /// A log that hangs must not hide the task's end.
 const LOG_TIMEOUT: Duration = Duration::from_secs(10);
 /// Once there is nothing to wait for but the log: for the rest of it, for its last lines where that was
-/// not all (or for what there is when the time is over), and for those that the end quotes. Together as long as one request may take.
+/// not all (or for what there is when the time is over), and for those that the end quotes. Together as
+/// long as one request may take.
 const REST_TIMEOUT: Duration = Duration::from_secs(20);
 const LAST_TIMEOUT: Duration = Duration::from_secs(5);
 const END_TIMEOUT: Duration = Duration::from_secs(10);

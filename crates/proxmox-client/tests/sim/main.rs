@@ -65,7 +65,6 @@ const NOT_MISSED: &[(&str, &[&str], &str)] = &[
         &["Sys.Audit"],
         "Sys.AccessNetwork, which the probe holds too, stands for it and Sys.Modify",
     ),
-    ("lxc config update", &[BEYOND], "`startup`: `pve/facts.md` 2k says it of machines only; not recorded"),
     ("prune preview", EITHER, "one of the two will do"),
     ("storage configs", EITHER, "one of the two will do"),
     ("storage content", EITHER, "one of the two will do"),

@@ -3,6 +3,7 @@
 use pve_sim::Sim;
 use reqwest::Method;
 
+use super::common::trusting;
 use super::{Answer, Pve, demo, read};
 
 async fn send(pve: &Pve, token: &str, method: Method, path: &str, kind: &str, body: Vec<u8>) -> Answer {
@@ -135,17 +136,7 @@ async fn paths_and_parameters() {
 
 /// A TLS connection to write anything to.
 async fn raw(sim: &Sim) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
-    use rustls::pki_types::pem::PemObject as _;
-    let ca = rustls::pki_types::CertificateDer::from_pem_slice(sim.ca_pem().as_bytes()).unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(ca).unwrap();
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
     let stream = tokio::net::TcpStream::connect(sim.addr()).await.unwrap();
-    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(trusting(sim)));
     connector.connect("localhost".try_into().unwrap(), stream).await.unwrap()
 }

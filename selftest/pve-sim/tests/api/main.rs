@@ -1,18 +1,19 @@
 //! The simulator over HTTPS, compared with recordings of a real Proxmox VE 9.1.8.
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failed step fails the test")]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod door;
 mod hostile;
 mod sequences;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pve_sim::{Sim, SimConfig};
 use reqwest::{Client, Method};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
+
+use common::trusting;
 
 /// How long a test waits for a task.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -41,17 +42,8 @@ struct Pve {
 
 impl Pve {
     fn of(sim: &Sim) -> Pve {
-        let ca = CertificateDer::from_pem_slice(sim.ca_pem().as_bytes()).unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(ca).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         let client = Client::builder()
-            .tls_backend_preconfigured(config)
+            .tls_backend_preconfigured(trusting(sim))
             .pool_idle_timeout(Duration::from_secs(4))
             .build()
             .unwrap();

@@ -3,19 +3,20 @@
 
 mod access;
 mod cluster;
+#[path = "../common/mod.rs"]
+mod common;
 mod node;
 mod tasks;
 mod wire;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pve_sim::world::Config;
 use pve_sim::{Sim, SimConfig};
 use reqwest::{Client, Method, RequestBuilder};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
+
+use common::trusting;
 
 /// How long a test waits for something.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -60,18 +61,12 @@ impl Pve {
     }
 
     fn with(sim: &Sim, token: &str) -> Pve {
-        let ca = CertificateDer::from_pem_slice(sim.ca_pem().as_bytes()).unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(ca).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         // A kept connection that is reset would be tried again silently: every request has its own.
-        let client =
-            Client::builder().tls_backend_preconfigured(config).pool_max_idle_per_host(0).build().unwrap();
+        let client = Client::builder()
+            .tls_backend_preconfigured(trusting(sim))
+            .pool_max_idle_per_host(0)
+            .build()
+            .unwrap();
         Pve { client, base: sim.url(), token: token.to_owned() }
     }
 

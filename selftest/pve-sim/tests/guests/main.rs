@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failed step fails the test")]
 
 mod agent;
+#[path = "../common/mod.rs"]
+mod common;
 mod config;
 mod create;
 mod lifecycle;
@@ -9,15 +11,14 @@ mod power;
 mod refusals;
 mod snapshots;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pve_sim::world::World;
 use pve_sim::{Sim, SimConfig};
 use reqwest::{Client, Method};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
+
+use common::trusting;
 
 /// How long a test waits for a task.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -71,17 +72,8 @@ impl Bench {
         config.world.add_volume("local:iso/debian.iso", 600 << 20, 1_750_000_000);
         shape(&mut config.world);
         let sim = Sim::start(config).await.unwrap();
-        let ca = CertificateDer::from_pem_slice(sim.ca_pem().as_bytes()).unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(ca).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         let client = Client::builder()
-            .tls_backend_preconfigured(tls)
+            .tls_backend_preconfigured(trusting(&sim))
             .pool_idle_timeout(Duration::from_secs(4))
             .build()
             .unwrap();

@@ -14,6 +14,8 @@
 //! task is after some milliseconds is chance.
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failed step fails the test")]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod compare;
 mod interventions;
 mod recording;

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pve_sim::Sim;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::common::trusting;
 use crate::recording::Exchange;
 
 /// How long an answer may take.
@@ -31,15 +31,7 @@ pub(crate) struct Received {
 
 impl Wire {
     pub(crate) fn to(sim: &Sim) -> Wire {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(sim.ca_pem().as_bytes()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Wire { addr: sim.addr(), connector: TlsConnector::from(Arc::new(config)) }
+        Wire { addr: sim.addr(), connector: TlsConnector::from(Arc::new(trusting(sim))) }
     }
 
     /// Sends these bytes and reads so many answers.

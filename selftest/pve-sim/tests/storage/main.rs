@@ -2,21 +2,22 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failed step fails the test")]
 
 mod backup;
+#[path = "../common/mod.rs"]
+mod common;
 mod content;
 mod host;
 mod jobs;
 mod recorded;
 mod restore;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pve_sim::world::{AuthId, Fault, Injection, World};
 use pve_sim::{Sim, SimConfig};
 use reqwest::{Client, Method};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
+
+use common::trusting;
 
 /// How long a test waits for a task.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -69,17 +70,8 @@ impl Bench {
         config.world.access.grant("/", ADMIN, "Administrator");
         prepare(&mut config);
         let sim = Sim::start(config).await.unwrap();
-        let ca = CertificateDer::from_pem_slice(sim.ca_pem().as_bytes()).unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(ca).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         let client = Client::builder()
-            .tls_backend_preconfigured(tls)
+            .tls_backend_preconfigured(trusting(&sim))
             .pool_idle_timeout(Duration::from_secs(4))
             .build()
             .unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proxmox_client::{
     ApiError, Client, ErrorClass, GuestConfig, GuestKind, GuestStatus, NodeName, PendingOption, ResourceKind,
-    RunState, SnapshotList, StorageStatus, TaskEntry, TaskFilter, TaskSource, Vmid,
+    RunState, SnapshotList, StorageStatus, TaskEntry, TaskFilter, TaskSource, Upid, Vmid,
 };
 
 use super::marks::another;
@@ -85,7 +85,7 @@ pub(super) struct Before {
     pub(super) config: GuestConfig,
     pub(super) snapshots: SnapshotList,
     /// Tasks that are no doing of this test.
-    pub(super) tasks: BTreeSet<String>,
+    pub(super) tasks: Vec<Upid>,
 }
 
 impl Before {
@@ -149,7 +149,7 @@ pub(super) async fn look(
     let rights = rights.map(|found| found.into_keys().collect());
     let storages = client.storage_list().await.ok();
     doubts(&config, storages.as_deref()).into_iter().for_each(|check| findings.push(check));
-    let known = tasks.iter().map(|task| task.upid.as_str().to_owned()).collect();
+    let known = tasks.iter().map(|task| task.upid.clone()).collect();
     let running = tasks.into_iter().filter(TaskEntry::is_running).collect();
     let facts = Facts { status, config, snapshots, feature, tasks: running, pending, rights, storages };
     let checks = forbids(&facts, allow_stop);

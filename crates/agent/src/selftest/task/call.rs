@@ -1,9 +1,8 @@
 //! One change: sent once, its task found even when the answer is lost, followed to its end.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use proxmox_client::{ApiError, Delivery, TaskEnd, Upid};
+use proxmox_client::{ApiError, Delivery, FindTask, FoundTask, TaskEnd, Upid};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use super::{Guest, Shared, noted};
@@ -103,7 +102,7 @@ impl Trouble {
 pub(super) async fn change(
     guest: &Guest,
     change: Change,
-    known: &BTreeSet<String>,
+    known: &[Upid],
     trace: &Shared,
     findings: &mut Findings<'_>,
 ) -> Result<Done, Trouble> {
@@ -115,15 +114,21 @@ pub(super) async fn change(
     let task_type = change.task_type(guest);
     let mut notes = Vec::new();
     let upid = match send(guest, change).await {
-        Ok(upid) if fits(guest, &upid, &task_type) => upid,
-        Ok(upid) => {
-            let why = format!("Proxmox answered with the name of another task ({upid})");
-            find(guest, &task_type, since, known, &why, findings, &mut notes).await?
-        }
+        Ok(upid) => upid,
         Err(error) => match error.delivery() {
             Delivery::NotSent | Delivery::Answered => return Err(Trouble::NotDone(words(&error))),
+            // Also where another task was named than the one asked for.
             Delivery::MaybeExecuted => {
-                find(guest, &task_type, since, known, &words(&error), findings, &mut notes).await?
+                let find = FindTask {
+                    since,
+                    task_type: &task_type,
+                    vmid: guest.vmid,
+                    user: guest.client.identity(),
+                    known,
+                };
+                let upid = found(guest, &find, &words(&error), findings).await?;
+                notes.push(format!("the answer was lost, its task was found: {upid}"));
+                upid
             }
         },
     };
@@ -159,50 +164,34 @@ async fn send(guest: &Guest, change: Change) -> Result<Upid, ApiError> {
     }
 }
 
-/// Whether that can be the task that was asked for.
-pub(super) fn fits(guest: &Guest, upid: &Upid, task_type: &str) -> bool {
-    upid.task_type() == task_type
-        && upid.id() == guest.vmid.to_string()
-        && upid.user() == guest.client.identity()
-        && upid.node() == guest.node.as_str()
-}
-
 /// Looks for the task of a lost answer. Nothing is sent a second time.
-async fn find(
+async fn found(
     guest: &Guest,
-    task_type: &str,
-    since: u64,
-    known: &BTreeSet<String>,
+    find: &FindTask<'_>,
     why: &str,
     findings: &mut Findings<'_>,
-    notes: &mut Vec<String>,
 ) -> Result<Upid, Trouble> {
     findings.progress(&format!("{why}; looking for its task"));
     let end = Instant::now() + guest.limits.patience;
     loop {
-        let identity = guest.client.identity();
-        let found = guest.client.find_tasks(since, task_type, guest.vmid, identity).await;
-        let mut new: Vec<Upid> = found
-            .unwrap_or_default()
-            .into_iter()
-            .map(|task| task.upid)
-            .filter(|upid| !known.contains(upid.as_str()))
-            .collect();
-        match (new.len(), new.pop()) {
-            (1, Some(upid)) => {
-                notes.push(format!("the answer was lost, its task was found: {upid}"));
-                return Ok(upid);
-            }
-            (0, _) if Instant::now() < end => sleep(SEARCH_PAUSE.min(guest.limits.patience)).await,
-            (0, _) => {
+        match guest.client.find_task_of(find).await {
+            FoundTask::Found(upid) => return Ok(upid),
+            FoundTask::Several(all) => {
                 return Err(Trouble::Lost(format!(
-                    "{why}. No task of it appeared within {} s; it may still come",
-                    guest.limits.patience.as_secs()
+                    "{why}. {} tasks of that kind began since, so nobody can tell which is this one's",
+                    all.len()
                 )));
             }
-            (count, _) => {
+            FoundTask::NotFound | FoundTask::CannotTell(_) if Instant::now() < end => {
+                sleep(SEARCH_PAUSE.min(guest.limits.patience)).await;
+            }
+            FoundTask::NotFound => {
+                return Err(Trouble::Lost(format!("{why}. No task of it appeared; it may still come")));
+            }
+            FoundTask::CannotTell(doubt) => {
                 return Err(Trouble::Lost(format!(
-                    "{why}. {count} tasks of that kind began since, so nobody can tell which is this one's"
+                    "{why}. What became of it could not be told within {} s ({doubt}); it may still come",
+                    guest.limits.patience.as_secs()
                 )));
             }
         }

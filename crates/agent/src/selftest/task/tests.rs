@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use proxmox_client::PinSet;
-use pve_sim::world::{Fault, Injection};
+use pve_sim::world::{Fault, FaultRule, Injection, Mishap};
 use pve_sim::{Sim, SimConfig};
 use tokio::sync::Notify;
 
@@ -457,28 +457,26 @@ async fn what_comes_back_different_is_a_failure() {
     assert_eq!(bench.snapshots(101), ["before-upgrade"], "its own snapshot is of no more use");
 }
 
-/// The name of some other task is not an answer.
+/// The name of some other task is not an answer: the own one is looked for.
 #[tokio::test]
 async fn a_foreign_task_is_not_taken_for_the_own_one() {
     let bench = Bench::new().await;
-    let guest = Guest {
-        client: bench.settings("writ@pve!act").client().unwrap(),
-        node: "pve1".parse().unwrap(),
-        kind: GuestKind::Qemu,
-        vmid: Vmid::new(101).unwrap(),
-        title: None,
-        name: own_name().unwrap(),
-        limits: bench.limits,
-    };
-    assert!(guest.name.as_str().starts_with(PREFIX) && guest.name.as_str().len() <= 40);
-    let fits = |text: &str| call::fits(&guest, &text.parse().unwrap(), "qmsnapshot");
-    let upid = "UPID:pve1:0000025C:0002E5E8:6B025E8B:qmsnapshot:101:writ@pve!act:";
-    assert!(fits(upid));
-    for (from, to) in
-        [("pve1", "pve2"), ("qmsnapshot", "qmrollback"), (":101:", ":102:"), ("!act", "!report")]
-    {
-        assert!(!fits(&upid.replace(from, to)), "{to}");
-    }
+    let foreign = "UPID:pve1:0000025C:0002E5E8:6B025E8B:qmdestroy:101:writ@pve!act:";
+    let mishap = Mishap::Upid { upid: Some(foreign.to_owned()) };
+    let rule = FaultRule::new(mishap).method("POST").contains("/snapshot");
+    bench.sim.fault(rule).unwrap();
+    let before = bench.mutations().len();
+    let found = bench.run(101, false).await;
+    assert_eq!(found.verdict, Verdict::Ok, "{:#?}", found.checks);
+    let check = found.check("snapshot");
+    assert!(check.state == State::Warn && check.detail.contains("its task was found: UPID:"), "{check}");
+    assert_eq!(bench.mutations().len() - before, 3, "each was sent once");
+}
+
+#[test]
+fn the_snapshots_name_is_the_tests_own() {
+    let (one, two) = (own_name().unwrap(), own_name().unwrap());
+    assert!(one.as_str().starts_with(PREFIX) && one.as_str().len() <= 40 && one != two);
 }
 
 mod meanwhile;
