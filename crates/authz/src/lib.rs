@@ -8,6 +8,8 @@
 //! | [`sshsig`] | whether an armored SSHSIG is a signature at all: our strict profile |
 //! | [`order`] | what an order says; one spelling per order |
 //! | [`policy`] | who may order which kind, and the bounds of unsigned change |
+//! | [`plan`] | what an order would do, signed by the host that would do it |
+//! | [`clock`] | what a host may believe about the time |
 //! | [`verify`] | whether this host may carry out this order now: gives [`Authorized`] |
 //! | [`journal`] | whether its nonce was ever used: the durable store |
 //! | [`refusal`] | the rules by which a host refuses, one code each |
@@ -19,10 +21,11 @@
 //!
 //! The specification is `security.md` sections 1 and 2; rules are cited as V1 to V24 where they
 //! are enforced. Operators sign with Ed25519, ECDSA, RSA, security keys, or certificates for these;
-//! hosts, devices and sessions have Ed25519 keys only. Built so far: one signer or more by threshold, a single policy, a plain hash chain as log. No sockets, no processes, no clock:
+//! hosts, devices and sessions have Ed25519 keys only. No sockets, no processes, no clock:
 //! `now` and randomness are arguments. Files are touched by [`journal`], [`log`] and [`files`] only.
 
 pub mod canonical;
+pub mod clock;
 pub mod enroll;
 pub mod files;
 pub mod journal;
@@ -30,10 +33,12 @@ pub mod keys;
 pub mod log;
 pub mod namespace;
 pub mod order;
+pub mod plan;
 pub mod policy;
 pub mod receipt;
 pub mod refusal;
 pub mod secret;
+mod signers;
 pub mod sshsig;
 pub mod statement;
 pub mod verify;
@@ -44,6 +49,6 @@ pub use namespace::Namespace;
 pub use order::{Kind, Order, Params};
 pub use policy::Policy;
 pub use receipt::{Event, Outcome, Receipt};
-pub use refusal::RefusalCode;
+pub use refusal::{Refusal, RefusalCode};
 pub use secret::SecretKey;
-pub use verify::{Authorized, Refusal};
+pub use verify::Authorized;

@@ -30,6 +30,9 @@ pub enum Namespace {
     /// A host key's statement about its device key.
     #[serde(rename = "device.v1@writ")]
     Device,
+    /// A host key's plans.
+    #[serde(rename = "plan.v1@writ")]
+    Plan,
 }
 
 impl Namespace {
@@ -43,6 +46,7 @@ impl Namespace {
         Self::Login,
         Self::Receipt,
         Self::Device,
+        Self::Plan,
     ];
 
     /// As it stands in the signed bytes and after `ssh-keygen -Y sign -n`.
@@ -56,6 +60,7 @@ impl Namespace {
             Self::Login => "login.v1@writ",
             Self::Receipt => "receipt.v1@writ",
             Self::Device => "device.v1@writ",
+            Self::Plan => "plan.v1@writ",
         }
     }
 }

@@ -1,20 +1,21 @@
 //! The policy of a host: operators and keys, roles, rules per kind, revocations, and the bounds of
 //! unsigned change. One JSON object with one spelling, identified by version and hash.
 //!
-//! So far a host has exactly one policy, the one whose hash stood in its enrollment code; the
-//! signed chain of versions is not built, so every policy is version 1 without predecessor.
-
-use std::collections::BTreeSet;
+//! The first one of a host is the one whose hash stood in its enrollment code. Every later one is signed
+//! into being ([`chain`]); what operators sign about a policy besides is in [`words`].
 
 use protocol::{Fingerprint, HostName, Sha256, Vmid};
 use serde::{Deserialize, Serialize};
 
 use crate::canonical::{self, CanonicalError};
-use crate::keys::{KeyBytes, OperatorKey};
+use crate::keys::KeyBytes;
 use crate::namespace::Namespace;
-use crate::order::{Binding, Kind};
+use crate::order::Kind;
 
+pub mod chain;
+mod check;
 mod credential;
+pub mod words;
 
 pub use credential::{Authority, CERT_VALIDITY_S, Credential, MAX_CERT_VALIDITY_S, VerifiedKey};
 
@@ -57,10 +58,17 @@ pub struct PolicyDocument {
     pub operators: Vec<Operator>,
     /// Who may sign for which authority.
     pub roles: Vec<Role>,
+    /// Who may change this document.
+    pub root: Root,
     /// Who may order what.
     pub rules: Vec<Rule>,
+    /// Guests that destructive orders need more for.
+    pub protected: Vec<Protection>,
     /// What may change without a signature.
     pub bounds: Bounds,
+    /// How old the last signed word that this policy is still the newest may be, seconds; null: any age.
+    /// Afterwards orders need one signer more, and scripts and sessions are refused.
+    pub freshness_s: Option<u64>,
     /// Keys that count no more, whatever else is written.
     pub revoked: Vec<Fingerprint>,
 }
@@ -87,6 +95,26 @@ pub struct Role {
     pub members: Vec<HostName>,
 }
 
+/// Who may change the policy: a role with the namespace `policy.v1@writ`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Root {
+    /// The role whose members' signatures count.
+    pub role: HostName,
+    /// How many distinct operators with distinct keys, 1 or more.
+    pub threshold: u32,
+}
+
+/// Guests that destructive orders need more signers for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Protection {
+    /// First and last VMID.
+    pub guests: (Vmid, Vmid),
+    /// So many signers more than the rule says, 1 or more; null: never, whoever signs.
+    pub extra: Option<u32>,
+}
+
 /// Who may order one kind. A kind without a rule cannot be ordered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -95,6 +123,9 @@ pub struct Rule {
     pub kind: Kind,
     /// The role whose members' signatures count.
     pub role: HostName,
+    /// Further roles, of each of which one signer must be: separation of duty. Nobody stands for two of the
+    /// roles; their signatures count for the threshold too.
+    pub also: Vec<HostName>,
     /// How many distinct operators with distinct keys.
     pub threshold: u32,
     /// Whether it may be ordered without a plan, where the kind allows that at all.
@@ -135,6 +166,8 @@ impl Bounds {
 pub struct Policy {
     document: PolicyDocument,
     hash: Sha256,
+    /// What was revoked beside the document, by single signatures.
+    taken: Vec<words::Revoked>,
 }
 
 impl Policy {
@@ -144,8 +177,8 @@ impl Policy {
             return Err(PolicyError::TooLarge(bytes.len()));
         }
         let document: PolicyDocument = canonical::decode("policy", bytes)?;
-        check(&document).map_err(PolicyError::Inconsistent)?;
-        Ok(Self { document, hash: Sha256::of(bytes) })
+        check::check(&document).map_err(PolicyError::Inconsistent)?;
+        Ok(Self { document, hash: Sha256::of(bytes), taken: Vec::new() })
     }
 
     /// SHA-256 of its bytes.
@@ -207,15 +240,27 @@ impl Policy {
 
     /// Rule V16, of a key: an operator's, a CA's, or one that a CA certified.
     pub fn is_revoked<K: KeyBytes + ?Sized>(&self, key: &K) -> bool {
-        self.document.revoked.contains(&Fingerprint::of_key_blob(&key.key_bytes()))
+        let key = Fingerprint::of_key_blob(&key.key_bytes());
+        self.document.revoked.contains(&key)
+            || self
+                .taken
+                .iter()
+                .any(|taken| matches!(taken, words::Revoked::Key { key: gone } if *gone == key))
     }
 
     /// Rule V16, of a certificate by serial number or key id. What is revoked for one operator is for all.
     pub(crate) fn is_certificate_revoked(&self, ca: &[u8], serial: u64, key_id: &[u8]) -> bool {
-        self.authorities(ca).any(|(_, authority)| {
-            authority.revoked_serials.contains(&serial)
-                || authority.revoked_key_ids.iter().any(|revoked| revoked.as_bytes() == key_id)
-        })
+        let name = Fingerprint::of_key_blob(ca);
+        let taken = self.taken.iter().any(|taken| match taken {
+            words::Revoked::Serial { ca, serial: gone } => *ca == name && *gone == serial,
+            words::Revoked::KeyId { ca, key_id: gone } => *ca == name && gone.as_str().as_bytes() == key_id,
+            words::Revoked::Key { .. } => false,
+        });
+        taken
+            || self.authorities(ca).any(|(_, authority)| {
+                authority.revoked_serials.contains(&serial)
+                    || authority.revoked_key_ids.iter().any(|revoked| revoked.as_bytes() == key_id)
+            })
     }
 
     /// The operator whom a signature by `key` in `namespace` counts for, in any role. Costs no
@@ -232,13 +277,52 @@ impl Policy {
         self.document.roles.iter().any(allowed)
     }
 
-    /// Whether the operator's signature counts for this rule.
-    pub fn counts_for(&self, rule: &Rule, operator: &Operator) -> bool {
-        self.document.roles.iter().any(|role| {
-            role.name == rule.role
-                && role.namespaces.contains(&rule.kind.namespace())
-                && role.members.contains(&operator.name)
-        })
+    /// The role with this name.
+    pub fn role(&self, name: &HostName) -> Option<&Role> {
+        self.document.roles.iter().find(|role| role.name == *name)
+    }
+
+    /// The roles of a rule, its own first.
+    pub(crate) fn roles_of(&self, rule: &Rule) -> Vec<&Role> {
+        std::iter::once(&rule.role).chain(&rule.also).filter_map(|name| self.role(name)).collect()
+    }
+
+    /// What the policy asks for besides the rule where a destructive order is about this guest.
+    pub(crate) fn protection(&self, vmid: Vmid) -> Option<&Protection> {
+        let meant = self.document.protected.iter().filter(|p| (p.guests.0..=p.guests.1).contains(&vmid));
+        // The strictest of several: null is "never".
+        meant.max_by_key(|protection| protection.extra.map_or(u64::MAX, u64::from))
+    }
+
+    /// The same policy without what somebody revoked.
+    #[must_use]
+    pub(crate) fn without(mut self, taken: &[words::Revoked]) -> Self {
+        for revoked in taken {
+            if !self.taken.contains(revoked) {
+                self.taken.push(revoked.clone());
+            }
+        }
+        self
+    }
+
+    /// What was revoked beside the document.
+    pub fn taken(&self) -> &[words::Revoked] {
+        &self.taken
+    }
+
+    /// Whether the root role could still reach its threshold: keys or CAs that are not revoked, each of
+    /// another operator.
+    pub(crate) fn has_root(&self) -> bool {
+        let root = &self.document.root;
+        let able = self.role(&root.role).map_or(0, |role| {
+            let standing = |name: &&HostName| {
+                self.operator(name).is_some_and(|operator| {
+                    operator.keys.iter().any(|c| c.authority().is_none() && !self.is_revoked(c))
+                })
+            };
+            role.members.iter().filter(standing).count()
+        });
+        able >= root.threshold as usize
     }
 }
 
@@ -247,121 +331,6 @@ impl PolicyDocument {
     pub fn encode(&self) -> Vec<u8> {
         canonical::encode(self)
     }
-}
-
-fn check(document: &PolicyDocument) -> Result<(), String> {
-    let PolicyDocument { v, version, prev, operators, roles, rules, bounds, issued_at, revoked: _ } =
-        document;
-    if *v != 1 {
-        return Err(format!("format version {v} is not supported: this version reads 1"));
-    }
-    if *version != 1 || prev.is_some() {
-        return Err("only a first policy (version 1, no predecessor) is supported so far".into());
-    }
-    if *issued_at > canonical::MAX_INTEGER {
-        return Err("issued_at is above 2^53".into());
-    }
-    unique(operators.iter().map(|o| &o.name)).map_err(|name| format!("operator {name} stands twice"))?;
-    unique(roles.iter().map(|r| &r.name)).map_err(|name| format!("role {name} stands twice"))?;
-    unique(rules.iter().map(|r| r.kind)).map_err(|kind| format!("kind {kind} has two rules"))?;
-    check_credentials(operators)?;
-    for role in roles {
-        for member in &role.members {
-            if !operators.iter().any(|operator| operator.name == *member) {
-                return Err(format!("role {} names {member}, who is no operator", role.name));
-            }
-        }
-        for namespace in &role.namespaces {
-            if matches!(namespace, Namespace::Receipt | Namespace::Device) {
-                return Err(format!("role {} may not sign for {namespace}: that is a host key's", role.name));
-            }
-        }
-    }
-    for rule in rules {
-        check_rule(rule, roles)?;
-    }
-    if bounds.max_pool_used_percent > 95 {
-        return Err("bounds.max_pool_used_percent is above 95: a full pool corrupts guests".into());
-    }
-    if let Some((first, last)) = bounds.guests.iter().find(|(first, last)| first > last) {
-        return Err(format!("bounds.guests has the range {first} to {last}"));
-    }
-    Ok(())
-}
-
-fn check_credentials(operators: &[Operator]) -> Result<(), String> {
-    let all = || operators.iter().flat_map(|operator| &operator.keys);
-    let keys = || all().filter(|credential| credential.authority().is_none()).map(Credential::key);
-    // Rule V20 counts distinct operators and distinct keys; a shared key would be one person twice.
-    unique(keys())
-        .map_err(|key| format!("key {} belongs to two operators or stands twice", key.fingerprint()))?;
-    let authorities = || all().filter_map(Credential::authority);
-    let cas: BTreeSet<&OperatorKey> = authorities().map(|authority| &authority.ca).collect();
-    if let Some(key) = keys().find(|key| cas.contains(key)) {
-        return Err(format!(
-            "key {} is both an operator's key and a CA: use a key of its own as CA",
-            key.fingerprint()
-        ));
-    }
-    // One principal of one CA is one operator.
-    unique(authorities().flat_map(|authority| {
-        authority.principals.iter().map(move |principal| (&authority.ca, principal.as_str()))
-    }))
-    .map_err(|(ca, principal)| {
-        format!("principal {principal} of CA {} stands for two operators or stands twice", ca.fingerprint())
-    })?;
-    for operator in operators {
-        if operator.keys.is_empty() {
-            return Err(format!("operator {} has no key", operator.name));
-        }
-        for credential in &operator.keys {
-            credential.check().map_err(|why| format!("operator {}: {why}", operator.name))?;
-        }
-    }
-    Ok(())
-}
-
-fn check_rule(rule: &Rule, roles: &[Role]) -> Result<(), String> {
-    let kind = rule.kind;
-    let Some(role) = roles.iter().find(|role| role.name == rule.role) else {
-        return Err(format!("the rule for {kind} names role {}, which does not exist", rule.role));
-    };
-    if !role.namespaces.contains(&kind.namespace()) {
-        return Err(format!("role {} may not sign for {}, which {kind} needs", role.name, kind.namespace()));
-    }
-    let members = u32::try_from(role.members.len()).unwrap_or(u32::MAX);
-    if rule.threshold == 0 || rule.threshold > members {
-        return Err(format!(
-            "the rule for {kind} wants {} signers of role {}, which has {members}",
-            rule.threshold, role.name
-        ));
-    }
-    let may_stand = matches!(kind.binding(), Binding::None | Binding::PlanOrStanding | Binding::Standing);
-    if rule.standing && !may_stand {
-        return Err(format!("{kind} can never stand without a plan"));
-    }
-    let longest = match kind.binding() {
-        Binding::Immediate => MAX_VALIDITY_IMMEDIATE_S,
-        _ if rule.standing => MAX_VALIDITY_STANDING_S,
-        _ => MAX_VALIDITY_PLAN_S,
-    };
-    if rule.max_validity_s == 0 || rule.max_validity_s > longest {
-        return Err(format!(
-            "the rule for {kind} has max_validity_s {}, allowed are 1 to {longest}",
-            rule.max_validity_s
-        ));
-    }
-    Ok(())
-}
-
-fn unique<T: Ord + Copy>(items: impl Iterator<Item = T>) -> Result<(), T> {
-    let mut seen = BTreeSet::new();
-    for item in items {
-        if !seen.insert(item) {
-            return Err(item);
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

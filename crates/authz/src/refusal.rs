@@ -2,7 +2,11 @@
 
 use std::fmt;
 
+use protocol::text::SafeText;
 use serde::{Deserialize, Serialize};
+
+use crate::order::Kind;
+use crate::receipt::Signer;
 
 /// Which rule refused. Stable: programs and tests compare these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -36,10 +40,20 @@ pub enum RefusalCode {
     OtherHost,
     /// The order names another policy.
     OtherPolicy,
+    /// The document is not the next of this host's policy chain.
+    Chain,
+    /// The word that the policy is still the newest is too old.
+    Stale,
+    /// The policy protects the guest.
+    Protected,
     /// V20: too few signers.
     Threshold,
     /// The kind needs a plan.
     NeedsPlan,
+    /// The plan that the order is bound to is unknown, used, too old, or would come out differently now.
+    Plan,
+    /// The host's clock cannot be trusted, and an order without a plan needs it.
+    Clock,
     /// `nbf` lies ahead.
     TooEarly,
     /// `exp` has passed.
@@ -82,5 +96,33 @@ impl fmt::Display for RefusalCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The one spelling is serde's.
         f.write_str(serde_json::to_value(self).ok().as_ref().and_then(|v| v.as_str()).unwrap_or("?"))
+    }
+}
+
+/// A refusal: the rule, and a sentence with cause and remedy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct Refusal {
+    /// Which rule.
+    pub code: RefusalCode,
+    /// Cause and remedy.
+    pub why: String,
+    /// Whether a known operator's valid signature was on it: such a refusal belongs in the log.
+    pub authenticated: bool,
+    /// The kind, if the order could be read.
+    pub kind: Option<Kind>,
+    /// Whose valid signatures were on it.
+    pub signers: Vec<Signer>,
+}
+
+impl Refusal {
+    /// Before any signature was found valid.
+    pub fn new(code: RefusalCode, why: impl Into<String>) -> Self {
+        Self { code, why: why.into(), authenticated: false, kind: None, signers: Vec::new() }
+    }
+
+    /// The sentence as it may stand in a receipt.
+    pub fn safe_why(&self) -> SafeText {
+        SafeText::sanitize(&self.why)
     }
 }

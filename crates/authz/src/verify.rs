@@ -3,47 +3,20 @@
 
 use std::collections::BTreeSet;
 
-use protocol::text::SafeText;
-use protocol::{Envelope, Fingerprint, HostId, Sha256};
+use protocol::{Envelope, Fingerprint, HostId, HostName, Sha256};
 
-use crate::keys::OperatorKey;
+use crate::clock;
 use crate::namespace::Namespace;
-use crate::order::{Binding, Kind, Order, OrderError};
-use crate::policy::{Operator, Policy, Rule};
+use crate::order::{Binding, Class, Kind, Order, OrderError};
+use crate::plan::PlanBook;
+use crate::policy::{Policy, Rule};
 use crate::receipt::Signer;
-use crate::refusal::RefusalCode;
-use crate::sshsig::{self, Claim, Listed, OperatorSignature, SigError};
+use crate::refusal::{Refusal, RefusalCode};
+use crate::signers::{self, Scope, SignedBy, names};
+use crate::sshsig;
 
 /// How far the host's clock may be behind the signer's, seconds.
 pub const CLOCK_SKEW_S: u64 = 120;
-
-/// A refusal: the rule, and a sentence with cause and remedy.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{why}")]
-pub struct Refusal {
-    /// Which rule.
-    pub code: RefusalCode,
-    /// Cause and remedy.
-    pub why: String,
-    /// Whether a known operator's valid signature was on it: such a refusal belongs in the log.
-    pub authenticated: bool,
-    /// The kind, if the order could be read.
-    pub kind: Option<Kind>,
-    /// Whose valid signatures were on it.
-    pub signers: Vec<Signer>,
-}
-
-impl Refusal {
-    /// Before any signature was found valid.
-    pub fn new(code: RefusalCode, why: impl Into<String>) -> Self {
-        Self { code, why: why.into(), authenticated: false, kind: None, signers: Vec::new() }
-    }
-
-    /// The sentence as it may stand in a receipt.
-    pub fn safe_why(&self) -> SafeText {
-        SafeText::sanitize(&self.why)
-    }
-}
 
 /// What the host knows of itself.
 #[derive(Clone)]
@@ -56,6 +29,12 @@ pub struct HostFacts<'a> {
     pub generation: u32,
     /// Its log; none where there is no log to compare with (the runner: the warden has compared).
     pub log: Option<LogFacts<'a>>,
+    /// What its clock is worth.
+    pub clock: clock::State,
+    /// The last signed word that its policy is the newest is too old ([`crate::policy::chain::Chain::is_stale`]).
+    pub stale: bool,
+    /// The plans that it remembers, and CLOCK_BOOTTIME in seconds; none where no plans are made (the runner).
+    pub plans: Option<(&'a PlanBook, u64)>,
 }
 
 /// What the host knows of its log.
@@ -112,7 +91,8 @@ pub fn verify(
     host: &HostFacts<'_>,
     now: u64,
 ) -> Result<Authorized<Order>, Refusal> {
-    let (namespace, signers) = check_signatures(envelope, policy, now)?;
+    let namespace = claimed_namespace(envelope);
+    let signers = signers::check(envelope, policy, namespace, Scope::InRole, now)?;
     let refuse =
         |code, why: String| Refusal { code, why, authenticated: true, kind: None, signers: names(&signers) };
 
@@ -149,152 +129,22 @@ pub fn verify(
             format!("this host's policy has no rule for {}: nobody may order it", order.kind()),
         )
     })?;
-    check_threshold(order, policy, rule, &signers).map_err(|why| refuse(RefusalCode::Threshold, why))?;
-    check_binding(order, rule).map_err(|(code, why)| refuse(code, why))?;
+    let need = needed(order, policy, rule, host.stale).map_err(|(code, why)| refuse(code, why))?;
+    check_threshold(order, policy, rule, &signers, need)
+        .map_err(|why| refuse(RefusalCode::Threshold, why))?;
+    check_binding(order, rule, host).map_err(|(code, why)| refuse(code, why))?;
     check_clock(order, rule, now).map_err(|(code, why)| refuse(code, why))?;
     Ok(authorized)
 }
 
-/// Namespaces of the orders that can be carried out so far.
-const ORDERS: [Namespace; 3] = [Namespace::Op, Namespace::Job, Namespace::Session];
+/// The namespaces of orders.
+const ORDERS: [Namespace; 4] = [Namespace::Op, Namespace::Job, Namespace::Session, Namespace::Policy];
 
-/// Steps 1 to 6: sizes, form, known keys, revocation, then the mathematics. Gives the namespace, one of
-/// [`ORDERS`], that all signatures are for; whether the order is of that authority is still to be checked.
-fn check_signatures(
-    envelope: &Envelope,
-    policy: &Policy,
-    now: u64,
-) -> Result<(Namespace, Vec<(OperatorKey, Signer)>), Refusal> {
-    if envelope.sigs.is_empty() {
-        return Err(Refusal::new(
-            RefusalCode::Unsigned,
-            "the order carries no signature: sign it with `writ sign`",
-        ));
-    }
-    if envelope.sigs.len() > Envelope::MAX_SIGNATURES || envelope.payload.0.len() > Envelope::MAX_PAYLOAD {
-        return Err(Refusal::new(
-            RefusalCode::Size,
-            format!(
-                "the order is too large: at most {} signatures and {} bytes of payload",
-                Envelope::MAX_SIGNATURES,
-                Envelope::MAX_PAYLOAD
-            ),
-        ));
-    }
+/// The namespace, one of [`ORDERS`], that all signatures must be for: what the first one claims. Whether the
+/// order is of that authority is checked once it can be read.
+fn claimed_namespace(envelope: &Envelope) -> Namespace {
     let claimed = envelope.sigs.first().and_then(|armored| sshsig::claimed_namespace(armored));
-    let namespace = claimed.filter(|claimed| ORDERS.contains(claimed)).unwrap_or(Namespace::Op);
-    // Every signature is decoded and every key looked up before any mathematics; one bad signature
-    // refuses the whole envelope (2.3).
-    let mut decoded = Vec::new();
-    for armored in &envelope.sigs {
-        let signature =
-            sshsig::decode_operator(armored, namespace).map_err(|error| signature_refusal(&error))?;
-        let (operator, listed) = look_up(&signature, policy, namespace)?;
-        let signer = Signer { operator: operator.name.clone(), key: signature.fingerprint() };
-        decoded.push((signature, listed, signer));
-    }
-    let verified: Result<Vec<_>, Refusal> = decoded
-        .into_iter()
-        .map(|(signature, listed, signer)| {
-            let key = signature
-                .verify(&envelope.payload.0, listed, now)
-                .map_err(|error| signature_refusal(&error))?;
-            Ok((key, signer))
-        })
-        .collect();
-    Ok((namespace, verified?))
-}
-
-/// Steps 4 and 5: whom the signature would count for, by the policy alone (V13, V14, V16). A stranger learns
-/// nothing and costs no mathematics (V22).
-fn look_up<'a>(
-    signature: &OperatorSignature,
-    policy: &'a Policy,
-    namespace: Namespace,
-) -> Result<(&'a Operator, Listed), Refusal> {
-    let key = signature.fingerprint();
-    let revoked =
-        |what: String| Refusal::new(RefusalCode::Revoked, format!("{what} is revoked by this host's policy"));
-    let unknown = |what: String| {
-        let why = format!("{what} is not allowed to sign {namespace} by this host's policy");
-        Refusal::new(RefusalCode::UnknownSigner, why)
-    };
-    let (operator, listed) = match signature.claim() {
-        Claim::Key(raw) => {
-            let (operator, credential) = policy.listed(raw).ok_or_else(|| unknown(format!("key {key}")))?;
-            if policy.is_revoked(raw) {
-                return Err(revoked(format!("key {key}")));
-            }
-            (operator, Listed { verify_required: credential.verify_required(), max_validity_s: 0 })
-        }
-        Claim::Certificate { ca, subject, principals, serial, key_id } => {
-            let ca_name = format!("CA {}", Fingerprint::of_key_blob(ca));
-            // V15: the CA is listed, for one of the principals.
-            if policy.authorities(ca).next().is_none() {
-                return Err(unknown(format!("a certificate for key {key} by {ca_name}")));
-            }
-            // V16: the CA too.
-            if policy.is_revoked(ca) {
-                return Err(revoked(ca_name));
-            }
-            if policy.is_revoked(subject) {
-                return Err(revoked(format!("key {key}, which is certified,")));
-            }
-            if policy.is_certificate_revoked(ca, serial, key_id) {
-                return Err(revoked(format!("certificate {serial} of {ca_name}")));
-            }
-            let mut meant = policy.authorities(ca).filter(|(_, authority)| {
-                authority.principals.iter().any(|principal| principals.contains(principal))
-            });
-            let (operator, authority) = meant.next().ok_or_else(|| {
-                unknown(format!("none of the principals of the certificate for key {key} by {ca_name}"))
-            })?;
-            // A certificate for two operators would let one person be both (V20).
-            if meant.any(|(other, _)| other.name != operator.name) {
-                return Err(Refusal::new(
-                    RefusalCode::Certificate,
-                    format!(
-                        "the certificate for key {key} stands for two operators: sign one for each with -n NAME"
-                    ),
-                ));
-            }
-            let listed = Listed {
-                verify_required: authority.verify_required,
-                max_validity_s: authority.max_validity_s,
-            };
-            (operator, listed)
-        }
-    };
-    if policy.has_namespace(operator, namespace) {
-        Ok((operator, listed))
-    } else {
-        Err(unknown(format!("key {key}")))
-    }
-}
-
-fn signature_refusal(error: &SigError) -> Refusal {
-    let code = match error {
-        SigError::TooLarge => RefusalCode::Size,
-        SigError::Armor | SigError::Format(_) | SigError::Hash => RefusalCode::Malformed,
-        SigError::Namespace { .. } => RefusalCode::Namespace,
-        SigError::KeyType(_) | SigError::NeverAccepted(_) | SigError::KeyRefused(_) | SigError::WeakKey => {
-            RefusalCode::KeyType
-        }
-        SigError::NoTouch | SigError::NotVerified | SigError::Flags => RefusalCode::Presence,
-        SigError::Certificate(_) => RefusalCode::Certificate,
-        SigError::Wrong => RefusalCode::BadSignature,
-    };
-    Refusal::new(code, error.to_string())
-}
-
-fn names(signers: &[(OperatorKey, Signer)]) -> Vec<Signer> {
-    let mut names: Vec<Signer> = Vec::new();
-    for (_, signer) in signers {
-        if !names.contains(signer) {
-            names.push(signer.clone());
-        }
-    }
-    names
+    claimed.filter(|claimed| ORDERS.contains(claimed)).unwrap_or(Namespace::Op)
 }
 
 /// Steps 10 and 11, without the threshold.
@@ -344,47 +194,68 @@ fn check_host(order: &Order, policy: &Policy, host: &HostFacts<'_>) -> Result<()
     Ok(())
 }
 
-/// Rule V20: distinct operators and distinct keys, of the role that the rule names.
+/// How many signers the order needs: what the rule says or the order itself, one more while the policy may be
+/// outdated, and more for a protected guest.
+fn needed(order: &Order, policy: &Policy, rule: &Rule, stale: bool) -> Result<u32, (RefusalCode, String)> {
+    let mut need = rule.threshold.max(order.min_signers);
+    if stale {
+        if matches!(order.kind(), Kind::JobRun | Kind::SessionOpen) {
+            return Err((
+                RefusalCode::Stale,
+                "nobody has said for too long that this host's policy is still the newest, so scripts and sessions are refused: run `writ policy refresh`".into(),
+            ));
+        }
+        need = need.saturating_add(1);
+    }
+    let destructive = order.kind().class() == Class::Destructive;
+    let protection =
+        order.guest.as_ref().filter(|_| destructive).and_then(|guest| policy.protection(guest.vmid));
+    match protection.map(|protection| (protection.extra, protection.guests)) {
+        None => Ok(need),
+        Some((Some(extra), _)) => Ok(need.saturating_add(extra)),
+        Some((None, (first, last))) => Err((
+            RefusalCode::Protected,
+            format!(
+                "this host's policy protects the guests {first} to {last}: nobody can order {} there; change the policy first",
+                order.kind()
+            ),
+        )),
+    }
+}
+
+/// Rule V20: distinct operators and distinct keys, of the roles that the rule names.
 fn check_threshold(
     order: &Order,
     policy: &Policy,
     rule: &Rule,
-    signers: &[(OperatorKey, Signer)],
+    signed: &[SignedBy],
+    need: u32,
 ) -> Result<(), String> {
-    let counting: Vec<_> = signers
-        .iter()
-        .filter(|(_, signer)| {
-            policy.operator(&signer.operator).is_some_and(|operator| policy.counts_for(rule, operator))
-        })
-        .collect();
-    // Two CAs could certify one key for two people: whoever holds it is one person.
-    if let Some((_, signer)) = counting.iter().find(|(key, signer)| {
-        counting.iter().any(|(other, theirs)| key == other && signer.operator != theirs.operator)
-    }) {
-        return Err(format!("key {} signed for two operators: each needs a key of their own", signer.key));
-    }
-    let operators: BTreeSet<_> = counting.iter().map(|(_, signer)| &signer.operator).collect();
-    let keys: BTreeSet<_> = counting.iter().map(|(key, _)| key).collect();
-    let have = operators.len().min(keys.len());
-    let need = rule.threshold.max(order.min_signers);
+    let (kind, roles) = (order.kind(), policy.roles_of(rule));
+    let people: BTreeSet<&HostName> = signers::people(signed, &roles)
+        .map_err(|key| format!("key {key} signed for two operators: each needs a key of their own"))?;
+    let have = people.len();
     if have < need as usize {
+        return Err(format!("{kind} needs {need} signer(s) of role {}, this order has {have}", rule.role));
+    }
+    if !signers::each_has_one(&roles, &people) {
+        let also: Vec<&str> = rule.also.iter().map(HostName::as_str).collect();
         return Err(format!(
-            "{} needs {need} signer(s) of role {}, this order has {have}",
-            order.kind(),
-            rule.role
+            "{kind} needs a signer of role {} and another one of each of: {}; nobody counts for two of them",
+            rule.role,
+            also.join(", ")
         ));
     }
     Ok(())
 }
 
-/// Step 12, first half: plans. The warden does not compute plans yet, so an order that is bound to
-/// one is never accepted, and only kinds that may stand by policy are.
-fn check_binding(order: &Order, rule: &Rule) -> Result<(), (RefusalCode, String)> {
+/// Step 12, first half: plans, and the clock of orders without one.
+fn check_binding(order: &Order, rule: &Rule, host: &HostFacts<'_>) -> Result<(), (RefusalCode, String)> {
     if order.plan.is_some() {
-        return Err((
-            RefusalCode::NeedsPlan,
-            "this host has not computed the plan that the order is bound to".into(),
-        ));
+        let Some((book, boottime_s)) = host.plans else {
+            return Err((RefusalCode::Plan, "there are no plans for this kind of order".into()));
+        };
+        return book.find(order, boottime_s).map(drop);
     }
     let stands = match order.kind().binding() {
         // Immediate orders live for minutes: the policy's `check` and `max_validity_s` see to that.
@@ -392,13 +263,18 @@ fn check_binding(order: &Order, rule: &Rule) -> Result<(), (RefusalCode, String)
         Binding::PlanOrStanding | Binding::Standing => rule.standing,
         Binding::Plan => false,
     };
-    if stands {
-        Ok(())
-    } else {
-        Err((
+    if !stands {
+        return Err((
             RefusalCode::NeedsPlan,
-            format!("this host's policy does not let {} stand without a plan", order.kind()),
-        ))
+            format!(
+                "this host's policy does not let {} stand without a plan: prepare it with `writ op`, which asks the host for one",
+                order.kind()
+            ),
+        ));
+    }
+    match host.clock.problem() {
+        Some(why) => Err((RefusalCode::Clock, why.to_owned())),
+        None => Ok(()),
     }
 }
 

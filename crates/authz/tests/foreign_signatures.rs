@@ -27,7 +27,7 @@ fn rearm(blob: &[u8]) -> String {
 
 #[test]
 fn they_verify_for_their_message_key_and_purpose() {
-    let order = golden("orders/snapshot.rollback.json");
+    let order = golden("signatures/message.json");
     let keys = NAMES.map(|name| OperatorKey::from_line(&golden(&format!("signatures/{name}.pub"))).unwrap());
     for (name, key) in NAMES.iter().zip(&keys) {
         for hash in ["sha256", "sha512"] {
@@ -45,7 +45,7 @@ fn they_verify_for_their_message_key_and_purpose() {
 
 #[test]
 fn no_byte_may_be_otherwise_and_none_may_be_missing() {
-    let order = golden("orders/snapshot.rollback.json");
+    let order = golden("signatures/message.json");
     for name in NAMES {
         let key = OperatorKey::from_line(&golden(&format!("signatures/{name}.pub"))).unwrap();
         let sig = golden(&format!("signatures/{name}.sha512.sig"));

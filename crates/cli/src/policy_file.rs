@@ -59,6 +59,9 @@ pub fn first_policy(
         v: 1,
         version: 1,
         prev: None,
+        root: authz::policy::Root { role: role.clone(), threshold: 1 },
+        protected: vec![],
+        freshness_s: None,
         issued_at: now,
         roles: vec![Role {
             name: role.clone(),
@@ -78,6 +81,7 @@ pub fn first_policy(
                 Rule {
                     kind,
                     role: role.clone(),
+                    also: vec![],
                     threshold: 1,
                     standing: !immediate,
                     max_validity_s: if immediate { MAX_VALIDITY_IMMEDIATE_S } else { MAX_VALIDITY_S },
@@ -125,12 +129,13 @@ pub fn describe(policy: &Policy) -> String {
         );
     }
     text.push_str("\nMay be ordered with signatures (all else is refused)\n");
-    for Rule { kind, role, threshold, standing, max_validity_s } in rules {
+    for Rule { kind, role, also, threshold, standing, max_validity_s } in rules {
         let free = *standing || matches!(kind.binding(), Binding::None | Binding::Immediate);
         let plan = if free { "without a plan" } else { "bound to a plan" };
+        let each: String = also.iter().map(|role| format!(" and one of {role}")).collect();
         let _ = writeln!(
             text,
-            "  {:18}  {threshold} of role {role}, {plan}, valid for at most {}",
+            "  {:18}  {threshold} of role {role}{each}, {plan}, valid for at most {}",
             kind.as_str(),
             span(*max_validity_s)
         );

@@ -184,6 +184,9 @@ impl Anchor {
     /// What [`authz::verify::verify`] has to know. There is no log here: the warden has compared it.
     pub fn facts(&self) -> HostFacts<'static> {
         HostFacts {
+            clock: authz::clock::State::Trusted,
+            stale: false,
+            plans: None,
             id: self.host_id,
             key: self.host_key.fingerprint(),
             generation: self.host_key_gen,

@@ -22,6 +22,7 @@ pub(crate) fn policy() -> PolicyDocument {
     let rule = |kind, standing, max_validity_s| Rule {
         kind,
         role: "ops".parse().unwrap(),
+        also: vec![],
         threshold: 1,
         standing,
         max_validity_s,
@@ -30,6 +31,9 @@ pub(crate) fn policy() -> PolicyDocument {
         v: 1,
         version: 1,
         prev: None,
+        root: authz::policy::Root { role: "ops".parse().unwrap(), threshold: 1 },
+        protected: vec![],
+        freshness_s: None,
         issued_at: 1,
         operators: vec![Operator {
             name: "alice".parse().unwrap(),
@@ -37,7 +41,7 @@ pub(crate) fn policy() -> PolicyDocument {
         }],
         roles: vec![Role {
             name: "ops".parse().unwrap(),
-            namespaces: vec![Namespace::Job, Namespace::Session],
+            namespaces: vec![Namespace::Job, Namespace::Session, Namespace::Policy],
             members: vec!["alice".parse().unwrap()],
         }],
         rules: vec![rule(Kind::JobRun, true, 3600), rule(Kind::SessionOpen, false, 600)],

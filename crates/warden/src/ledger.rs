@@ -303,6 +303,9 @@ impl Ledger {
     /// Runs `f` with what [`authz::verify::verify`] has to know.
     pub fn with_facts<T>(&self, f: impl FnOnce(&HostFacts<'_>) -> T) -> T {
         f(&HostFacts {
+            clock: authz::clock::State::Trusted,
+            stale: false,
+            plans: None,
             id: self.identity.host_id,
             key: self.identity.host_key.public().fingerprint(),
             generation: self.identity.host_key_gen,

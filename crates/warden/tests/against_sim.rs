@@ -31,6 +31,7 @@ fn policy(operator: &SecretKey) -> PolicyDocument {
     let rule = |kind| Rule {
         kind,
         role: "ops".parse().unwrap(),
+        also: vec![],
         threshold: 1,
         standing: true,
         max_validity_s: 3600,
@@ -39,11 +40,14 @@ fn policy(operator: &SecretKey) -> PolicyDocument {
         v: 1,
         version: 1,
         prev: None,
+        root: authz::policy::Root { role: "ops".parse().unwrap(), threshold: 1 },
+        protected: vec![],
+        freshness_s: None,
         issued_at: 1,
         operators: vec![Operator { name: "alice".parse().unwrap(), keys: vec![operator.public().into()] }],
         roles: vec![Role {
             name: "ops".parse().unwrap(),
-            namespaces: vec![Namespace::Op],
+            namespaces: vec![Namespace::Op, Namespace::Policy],
             members: vec!["alice".parse().unwrap()],
         }],
         rules: vec![rule(Kind::SnapshotRollback), rule(Kind::SnapshotDelete)],

@@ -154,12 +154,20 @@ fn work(round: usize, count: usize) -> Fallible<Work> {
         v: 1,
         version: 1,
         prev: None,
+        root: authz::policy::Root { role: ops.clone(), threshold: 1 },
+        protected: vec![],
+        freshness_s: None,
         issued_at: 1,
         operators: vec![Operator { name: alice.clone(), keys: vec![key.public().into()] }],
-        roles: vec![Role { name: ops.clone(), namespaces: vec![Namespace::Op], members: vec![alice] }],
+        roles: vec![Role {
+            name: ops.clone(),
+            namespaces: vec![Namespace::Op, Namespace::Policy],
+            members: vec![alice],
+        }],
         rules: vec![Rule {
             kind: Kind::SnapshotRollback,
             role: ops,
+            also: vec![],
             threshold: 1,
             standing: true,
             max_validity_s: 3600,
@@ -169,6 +177,9 @@ fn work(round: usize, count: usize) -> Fallible<Work> {
     };
     let policy = Policy::decode(&document.encode())?;
     let host = HostFacts {
+        clock: authz::clock::State::Trusted,
+        stale: false,
+        plans: None,
         id: HostId::from_bytes([2; 16]),
         key: Fingerprint::of_key_blob(b"host"),
         generation: 1,

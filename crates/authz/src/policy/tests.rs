@@ -23,12 +23,16 @@ pub(crate) fn mallory() -> SecretKey {
     SecretKey::from_seed(&[0x66; 32])
 }
 
+fn vmid(number: u32) -> Vmid {
+    Vmid::try_from(number + 100).unwrap()
+}
+
 fn operator(name: &str, key: &SecretKey) -> Operator {
     Operator { name: name.parse().unwrap(), keys: vec![key.public().into()] }
 }
 
 pub(crate) fn rule(kind: Kind, threshold: u32) -> Rule {
-    Rule { kind, role: "ops".parse().unwrap(), threshold, standing: true, max_validity_s: 3600 }
+    Rule { kind, role: "ops".parse().unwrap(), also: vec![], threshold, standing: true, max_validity_s: 3600 }
 }
 
 pub(crate) fn document() -> PolicyDocument {
@@ -36,12 +40,15 @@ pub(crate) fn document() -> PolicyDocument {
         v: 1,
         version: 1,
         prev: None,
+        root: Root { role: "ops".parse().unwrap(), threshold: 1 },
+        protected: vec![],
+        freshness_s: None,
         issued_at: 1_763_000_000,
         operators: vec![operator("alice", &alice()), operator("bob", &bob()), operator("carol", &helpdesk())],
         roles: vec![
             Role {
                 name: "ops".parse().unwrap(),
-                namespaces: vec![Namespace::Op, Namespace::Enroll],
+                namespaces: vec![Namespace::Op, Namespace::Policy, Namespace::Enroll],
                 members: vec!["alice".parse().unwrap(), "bob".parse().unwrap()],
             },
             Role {
@@ -79,10 +86,29 @@ fn a_policy_round_trips_and_its_hash_is_of_its_bytes() {
 #[test]
 fn inconsistent_policies_are_refused_with_the_reason() {
     type Change = fn(&mut PolicyDocument);
-    let cases: [(Change, &str); 17] = [
+    let cases: [(Change, &str); 30] = [
         (|p| p.v = 2, "format version 2"),
-        (|p| p.version = 2, "first policy"),
-        (|p| p.prev = Some(Sha256::of(b"")), "first policy"),
+        (|p| p.version = 2, "version counts from 1"),
+        (|p| p.version = 0, "version counts from 1"),
+        (|p| (p.version, p.prev) = (u64::MAX, Some(Sha256::of(b""))), "version counts from 1"),
+        (|p| p.prev = Some(Sha256::of(b"")), "version counts from 1"),
+        (|p| p.root.role = "nobody".parse().unwrap(), "root names role nobody"),
+        (|p| p.root.role = "helpdesk".parse().unwrap(), "is the root and may not sign"),
+        (|p| p.root.threshold = 0, "root wants 0"),
+        (|p| p.root.threshold = 3, "root wants 3"),
+        (
+            |p| {
+                p.root.threshold = 2;
+                p.revoked.push(bob().public().fingerprint());
+            },
+            "nobody could change this policy",
+        ),
+        (|p| p.protected.push(Protection { guests: (vmid(9), vmid(8)), extra: None }), "range 109 to 108"),
+        (|p| p.protected.push(Protection { guests: (vmid(8), vmid(9)), extra: Some(0) }), "0 signers more"),
+        (|p| p.freshness_s = Some(60), "an hour"),
+        (|p| p.freshness_s = Some(u64::MAX), "a year"),
+        (|p| p.rules[0].also.push("ops".parse().unwrap()), "twice"),
+        (|p| p.rules[0].also.push("helpdesk".parse().unwrap()), "may not sign"),
         (|p| p.issued_at = u64::MAX, "2^53"),
         (|p| p.operators.push(operator("alice", &mallory())), "operator alice stands twice"),
         (|p| p.operators.push(operator("dave", &alice())), "belongs to two operators"),

@@ -10,6 +10,9 @@ mod credentials;
 
 fn host() -> HostFacts<'static> {
     HostFacts {
+        clock: crate::clock::State::Trusted,
+        stale: false,
+        plans: None,
         id: HostId::from_bytes([0x11; 16]),
         key: Fingerprint::of_key_blob(&HOST_KEY),
         generation: 1,
@@ -62,7 +65,7 @@ fn orders_for_another_world_are_refused() {
         (
             "a plan nobody made",
             |o| o.plan = Some(PlanRef { sha256: Sha256::of(b""), challenge: Sha256::of(b"") }),
-            RefusalCode::NeedsPlan,
+            RefusalCode::Plan,
         ),
         (
             "log ahead",

@@ -34,6 +34,9 @@ enum Came {
 fn authorize(rig: &Rig, envelope: &Envelope) -> Authorized<Order> {
     let identity = rig.identity();
     let host = HostFacts {
+        clock: authz::clock::State::Trusted,
+        stale: false,
+        plans: None,
         id: identity.host_id,
         key: identity.host_key.public().fingerprint(),
         generation: 1,

@@ -37,6 +37,7 @@ fn policy(alice: &SecretKey, bob: &SecretKey) -> PolicyDocument {
     let rule = |kind, standing, max_validity_s| Rule {
         kind,
         role: "ops".parse().unwrap(),
+        also: vec![],
         threshold: 1,
         standing,
         max_validity_s,
@@ -49,11 +50,14 @@ fn policy(alice: &SecretKey, bob: &SecretKey) -> PolicyDocument {
         v: 1,
         version: 1,
         prev: None,
+        root: authz::policy::Root { role: "ops".parse().unwrap(), threshold: 1 },
+        protected: vec![],
+        freshness_s: None,
         issued_at: 1,
         operators: vec![operator("alice", alice), operator("bob", bob)],
         roles: vec![Role {
             name: "ops".parse().unwrap(),
-            namespaces: vec![Namespace::Op, Namespace::Job, Namespace::Session],
+            namespaces: vec![Namespace::Op, Namespace::Job, Namespace::Session, Namespace::Policy],
             members: vec!["alice".parse().unwrap(), "bob".parse().unwrap()],
         }],
         rules: vec![

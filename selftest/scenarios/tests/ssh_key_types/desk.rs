@@ -106,11 +106,14 @@ pub(crate) fn policy(credential: Credential) -> Policy {
         v: 1,
         version: 1,
         prev: None,
+        root: authz::policy::Root { role: "ops".parse().unwrap(), threshold: 1 },
+        protected: vec![],
+        freshness_s: None,
         issued_at: 1,
         operators: vec![Operator { name: "alice".parse().unwrap(), keys: vec![credential] }],
         roles: vec![Role {
             name: "ops".parse().unwrap(),
-            namespaces: vec![Namespace::Op],
+            namespaces: vec![Namespace::Op, Namespace::Policy],
             members: vec!["alice".parse().unwrap()],
         }],
         rules: vec![],
@@ -128,6 +131,9 @@ pub(crate) fn ours(policy: &Policy, sig: &[u8], message: &[u8]) -> Result<(), (R
     };
     let envelope = Envelope::new(message.to_vec().into(), vec![sig.to_owned()]);
     let host = HostFacts {
+        clock: authz::clock::State::Trusted,
+        stale: false,
+        plans: None,
         id: HostId::from_bytes([0xee; 16]),
         key: Fingerprint::of_key_blob(b"none"),
         generation: 1,

@@ -1,6 +1,7 @@
 //! Orders signed with certificates and with keys of other types: whom they count for.
 
 use super::*;
+use crate::keys::OperatorKey;
 use crate::policy::{Authority, Credential};
 use crate::sshsig::tests_of_operators::{Draft, ca, sig, sign_as, strings};
 
