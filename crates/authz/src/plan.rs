@@ -218,3 +218,6 @@ impl PlanBook {
         self.live.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

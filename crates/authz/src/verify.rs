@@ -49,6 +49,32 @@ pub struct LogFacts<'a> {
 
 /// Proof that operators whom the policy of this host trusts ordered `T`, for this host, now. Only
 /// [`verify`] makes one. It says nothing about the nonce: burn it in the journal next.
+///
+/// Nobody else can write one down,
+/// ```compile_fail,E0451
+/// let forged = authz::Authorized { inner: 1, op: protocol::Sha256::of(b""), signers: vec![] };
+/// ```
+/// read one from somewhere,
+/// ```compile_fail,E0277
+/// let forged: authz::Authorized<u32> = serde_json::from_str("{}").unwrap();
+/// ```
+/// begin with an empty one,
+/// ```compile_fail,E0277
+/// fn empty<T: Default>() -> T { T::default() }
+/// let forged = empty::<authz::Authorized<u32>>();
+/// ```
+/// put something else into one,
+/// ```compile_fail,E0616
+/// fn swap(mut authorized: authz::Authorized<u32>) { authorized.inner = 2; }
+/// ```
+/// or change what is in it.
+/// ```compile_fail,E0594
+/// fn change(authorized: &authz::Authorized<u32>) { *authorized.get() = 2; }
+/// ```
+/// Reading is all that is left:
+/// ```
+/// fn read(authorized: &authz::Authorized<u32>) -> u32 { *authorized.get() }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Authorized<T> {
     inner: T,

@@ -297,3 +297,6 @@ fn root_threshold(policy: &Policy, signed: &[SignedBy]) -> Result<(), String> {
         root.role
     ))
 }
+
+#[cfg(test)]
+mod tests;

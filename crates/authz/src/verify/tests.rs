@@ -6,6 +6,7 @@ use crate::order::{NoParams, Params, PlanRef};
 use crate::policy::tests::{alice, bob, document, helpdesk, mallory, policy, rule};
 use crate::secret::SecretKey;
 
+mod circumstances;
 mod credentials;
 
 fn host() -> HostFacts<'static> {

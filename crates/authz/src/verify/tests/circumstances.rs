@@ -1,0 +1,154 @@
+//! What of the host's own state decides about an order: its plans, its clock, how old its policy may be; and
+//! what the policy asks for besides the rule.
+
+use super::*;
+use crate::clock::State;
+use crate::plan::{Plan, PlanBook, draft_of};
+use crate::policy::{PolicyDocument, Protection};
+use protocol::Vmid;
+
+fn under(document: &PolicyDocument, order: &Order) -> (Policy, Order) {
+    let policy = Policy::decode(&document.encode()).unwrap();
+    let order = Order { policy: (&policy).into(), ..order.clone() };
+    (policy, order)
+}
+
+fn decide(
+    document: &PolicyDocument,
+    order: &Order,
+    keys: &[SecretKey],
+    facts: &HostFacts<'_>,
+) -> Result<(), RefusalCode> {
+    let (policy, order) = under(document, order);
+    let namespace = order.kind().namespace();
+    let payload = order.encode();
+    let sigs = keys.iter().map(|key| key.sign(namespace, &payload)).collect();
+    verify(&Envelope::new(payload.into(), sigs), &policy, facts, NOW)
+        .map(drop)
+        .map_err(|refusal| refusal.code)
+}
+
+/// Both may sign scripts and sessions too, and nothing stands.
+fn strict() -> PolicyDocument {
+    let mut document = document();
+    document.roles[0].namespaces.extend([Namespace::Job, Namespace::Session]);
+    document.rules.extend([rule(Kind::JobRun, 1), rule(Kind::GuestStart, 1)]);
+    document.rules.push(Rule { standing: false, max_validity_s: 600, ..rule(Kind::SessionOpen, 1) });
+    document.rules[0].standing = false;
+    document
+}
+
+#[test]
+fn a_plan_takes_the_place_of_standing() {
+    let document = strict();
+    let (_, draft) = under(&document, &rollback());
+    let plan = Plan {
+        v: 1,
+        host: host().id,
+        host_key_gen: 1,
+        draft: draft_of(&draft),
+        kind: draft.kind(),
+        vmid: None,
+        effects: vec![],
+        calls: vec![],
+        config_sha256: None,
+        challenge: Sha256::of(b"challenge"),
+        boot_id: "boot".parse().unwrap(),
+        boottime_s: 100,
+        time: NOW,
+        log_size: 7,
+    };
+    let signed = plan.sign(&SecretKey::from_seed(&[1; 32]));
+    let name = PlanRef { sha256: Sha256::of(&signed.payload.0), challenge: plan.challenge };
+    let order = Order { plan: Some(name), ..draft.clone() };
+    let mut book = PlanBook::default();
+    let keys = [alice()];
+    let with = |book: &PlanBook, at, clock| {
+        decide(&document, &order, &keys, &HostFacts { plans: Some((book, at)), clock, ..host() })
+    };
+    assert_eq!(decide(&document, &draft, &keys, &host()), Err(RefusalCode::NeedsPlan));
+    assert_eq!(with(&book, 100, State::Trusted), Err(RefusalCode::Plan), "nobody made it here");
+    book.remember(plan, &signed);
+    assert_eq!(with(&book, 100, State::Trusted), Ok(()));
+    // The age of a plan is known by the kernel's clock, so the wall clock may be wrong.
+    assert_eq!(with(&book, 100, State::Behind), Ok(()));
+    assert_eq!(with(&book, 100, State::Suspect), Ok(()));
+    assert_eq!(with(&book, 100 + crate::plan::LIFE_S + 1, State::Trusted), Err(RefusalCode::Plan));
+    assert_eq!(decide(&document, &order, &keys, &host()), Err(RefusalCode::Plan), "no plans are made here");
+    // A plan is no way around the order's own times.
+    let late = Order { exp: NOW - 1, ..draft };
+    assert_eq!(decide(&document, &late, &keys, &host()), Err(RefusalCode::NeedsPlan));
+}
+
+#[test]
+fn a_wrong_clock_stops_all_that_has_no_plan() {
+    let document = strict();
+    let start = Order { params: Params::GuestStart(NoParams {}), ..rollback() };
+    for clock in [State::Behind, State::Suspect] {
+        let facts = HostFacts { clock, ..host() };
+        for order in [&start, &job(), &session()] {
+            assert_eq!(decide(&document, order, &[alice()], &host()), Ok(()), "{}", order.kind());
+            assert_eq!(
+                decide(&document, order, &[alice()], &facts),
+                Err(RefusalCode::Clock),
+                "{}",
+                order.kind()
+            );
+        }
+    }
+}
+
+#[test]
+fn an_outdated_policy_asks_for_one_more_and_opens_nothing() {
+    let document = strict();
+    let start = Order { params: Params::GuestStart(NoParams {}), ..rollback() };
+    let stale = HostFacts { stale: true, ..host() };
+    assert_eq!(decide(&document, &start, &[alice()], &stale), Err(RefusalCode::Threshold));
+    assert_eq!(decide(&document, &start, &[alice(), bob()], &stale), Ok(()));
+    for order in [job(), session()] {
+        assert_eq!(decide(&document, &order, &[alice(), bob()], &stale), Err(RefusalCode::Stale));
+    }
+}
+
+#[test]
+fn protected_guests_need_more() {
+    let vmid = rollback().guest.unwrap().vmid;
+    let protect = |extra| {
+        let mut document = document();
+        document.protected = vec![Protection { guests: (vmid, vmid), extra }];
+        document
+    };
+    assert_eq!(decide(&protect(Some(1)), &rollback(), &[alice()], &host()), Err(RefusalCode::Threshold));
+    assert_eq!(decide(&protect(Some(1)), &rollback(), &[alice(), bob()], &host()), Ok(()));
+    assert_eq!(decide(&protect(None), &rollback(), &[alice(), bob()], &host()), Err(RefusalCode::Protected));
+    // The strictest of several counts; another guest and what destroys nothing are as before.
+    let mut both = protect(Some(1));
+    both.protected.push(Protection { guests: (vmid, vmid), extra: None });
+    assert_eq!(decide(&both, &rollback(), &[alice(), bob()], &host()), Err(RefusalCode::Protected));
+    let mut other = rollback();
+    other.guest.as_mut().unwrap().vmid = Vmid::try_from(150).unwrap();
+    assert_eq!(decide(&protect(None), &other, &[alice()], &host()), Ok(()));
+    let mut start = protect(None);
+    start.rules.push(rule(Kind::GuestStart, 1));
+    let order = Order { params: Params::GuestStart(NoParams {}), ..rollback() };
+    assert_eq!(decide(&start, &order, &[alice()], &host()), Ok(()));
+}
+
+/// Separation of duty: nobody stands for two roles.
+#[test]
+fn each_role_signs_with_somebody_of_its_own() {
+    let mut document = document();
+    document.roles[1].namespaces.push(Namespace::Op);
+    document.rules[0] = Rule { also: vec!["helpdesk".parse().unwrap()], ..rule(Kind::SnapshotRollback, 2) };
+    let orders = |keys: &[SecretKey]| decide(&document, &rollback(), keys, &host());
+    assert_eq!(orders(&[alice(), bob()]), Err(RefusalCode::Threshold), "nobody of the helpdesk");
+    assert_eq!(orders(&[helpdesk()]), Err(RefusalCode::Threshold));
+    assert_eq!(orders(&[alice(), helpdesk()]), Ok(()));
+    assert_eq!(orders(&[helpdesk(), bob(), alice()]), Ok(()));
+    // Alice in both roles is still one person; with bob, she stands for the helpdesk.
+    document.roles[1].members.push("alice".parse().unwrap());
+    let orders = |keys: &[SecretKey]| decide(&document, &rollback(), keys, &host());
+    assert_eq!(orders(&[alice()]), Err(RefusalCode::Threshold));
+    assert_eq!(orders(&[alice(), bob()]), Ok(()));
+    assert_eq!(orders(&[alice(), alice()]), Err(RefusalCode::Threshold));
+}
