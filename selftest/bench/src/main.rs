@@ -4,6 +4,7 @@
 //! | command | measures (row of `performance.md`) |
 //! |---|---|
 //! | none | verify a signed order and burn its nonce (e) |
+//! | `keys` | the whole verification for each type of key (e) |
 //! | `relay` | a session's bytes through hub and agent: throughput and echo (c, c') |
 //! | `job` | a signed script, from submitting it to its durable result (b) |
 //! | `wait` | how soon after a Proxmox task's end its waiter knows (f') |
@@ -19,6 +20,7 @@
 
 mod ground;
 mod job;
+mod keys;
 mod part;
 mod pve;
 mod relay;
@@ -43,6 +45,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// The whole verification of an order, for each type of key
+    Keys(keys::Args),
     /// A session's bytes through hub and agent: throughput and echo
     Relay(relay::Args),
     /// A signed script: from submitting it until its result is durable at both ends
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         None => verify::run(&cli.verify),
+        Some(Command::Keys(args)) => keys::run(&args),
         Some(Command::Relay(args)) => measure(relay::run(&args)),
         Some(Command::Job(args)) => measure(job::run(&args)),
         Some(Command::Wait(args)) => measure(pve::wait::run(&args)),

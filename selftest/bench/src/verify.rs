@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use authz::journal::NonceJournal;
 use authz::order::{HostRef, Order, Params, PolicyRef, Preconditions, RollbackParams};
-use authz::policy::{Bounds, Operator, Policy, PolicyDocument, Role, Rule};
+use authz::policy::{Bounds, Credential, Operator, Policy, PolicyDocument, Role, Root, Rule};
 use authz::verify::{HostFacts, verify};
 use authz::{Kind, Namespace, SecretKey, sshsig};
 use protocol::{
@@ -35,7 +35,8 @@ pub(crate) struct Args {
     orders: usize,
 }
 
-const NOW: u64 = 1_763_770_000;
+/// The time at which orders are judged, unix seconds.
+pub(crate) const NOW: u64 = 1_763_770_000;
 
 struct Work {
     policy: Policy,
@@ -146,24 +147,27 @@ fn peer_round(work: &Work, directory: &Path, count: usize) -> Fallible<Vec<Durat
     Ok(samples)
 }
 
-fn work(round: usize, count: usize) -> Fallible<Work> {
-    let key = SecretKey::from_seed(&[1; 32]);
+/// One operator with these keys, who may order rollbacks.
+pub(crate) fn policy(keys: Vec<Credential>) -> Fallible<Policy> {
     let ops: protocol::HostName = "ops".parse()?;
     let alice: protocol::HostName = "alice".parse()?;
+    let root: protocol::HostName = "root".parse()?;
     let document = PolicyDocument {
         v: 1,
         version: 1,
         prev: None,
-        root: authz::policy::Root { role: ops.clone(), threshold: 1 },
+        root: Root { role: root.clone(), threshold: 1 },
         protected: vec![],
         freshness_s: None,
         issued_at: 1,
-        operators: vec![Operator { name: alice.clone(), keys: vec![key.public().into()] }],
-        roles: vec![Role {
-            name: ops.clone(),
-            namespaces: vec![Namespace::Op, Namespace::Policy],
-            members: vec![alice],
-        }],
+        operators: vec![
+            Operator { name: alice.clone(), keys },
+            Operator { name: root.clone(), keys: vec![SecretKey::from_seed(&[2; 32]).public().into()] },
+        ],
+        roles: vec![
+            Role { name: ops.clone(), namespaces: vec![Namespace::Op], members: vec![alice] },
+            Role { name: root.clone(), namespaces: vec![Namespace::Policy], members: vec![root] },
+        ],
         rules: vec![Rule {
             kind: Kind::SnapshotRollback,
             role: ops,
@@ -175,8 +179,11 @@ fn work(round: usize, count: usize) -> Fallible<Work> {
         bounds: Bounds::default(),
         revoked: vec![],
     };
-    let policy = Policy::decode(&document.encode())?;
-    let host = HostFacts {
+    Ok(Policy::decode(&document.encode())?)
+}
+
+pub(crate) fn host() -> HostFacts<'static> {
+    HostFacts {
         clock: authz::clock::State::Trusted,
         stale: false,
         plans: None,
@@ -184,13 +191,18 @@ fn work(round: usize, count: usize) -> Fallible<Work> {
         key: Fingerprint::of_key_blob(b"host"),
         generation: 1,
         log: None,
-    };
+    }
+}
+
+fn work(round: usize, count: usize) -> Fallible<Work> {
+    let key = SecretKey::from_seed(&[1; 32]);
+    let (policy, host) = (policy(vec![key.public().into()])?, host());
     let mut work = Work { policy, host, envelopes: Vec::new(), orders: Vec::new(), key };
     for index in 0..count {
         let mut nonce = [0; 16];
         nonce[..8].copy_from_slice(&(round as u64).to_be_bytes());
         nonce[8..].copy_from_slice(&(index as u64).to_be_bytes());
-        let order = order(&work, nonce)?;
+        let order = order(&work.policy, nonce)?;
         let payload = order.encode();
         let sigs = vec![work.key.sign(Namespace::Op, &payload)];
         work.envelopes.push(Envelope::new(payload.into(), sigs));
@@ -199,16 +211,11 @@ fn work(round: usize, count: usize) -> Fallible<Work> {
     Ok(work)
 }
 
-fn order(work: &Work, nonce: [u8; 16]) -> Fallible<Order> {
+pub(crate) fn order(policy: &Policy, nonce: [u8; 16]) -> Fallible<Order> {
+    let host = host();
     Ok(Order {
         params: Params::SnapshotRollback(RollbackParams { start: false }),
-        host: HostRef {
-            id: work.host.id,
-            key: work.host.key,
-            generation: 1,
-            cluster: None,
-            name: "web1".parse()?,
-        },
+        host: HostRef { id: host.id, key: host.key, generation: 1, cluster: None, name: "web1".parse()? },
         guest: Some(GuestRef {
             vmid: Vmid::try_from(101)?,
             kind: GuestKind::Qemu,
@@ -225,7 +232,7 @@ fn order(work: &Work, nonce: [u8; 16]) -> Fallible<Order> {
         nbf: NOW,
         exp: NOW + 600,
         after: None,
-        policy: PolicyRef { version: 1, sha256: *work.policy.hash() },
+        policy: PolicyRef { version: 1, sha256: *policy.hash() },
         min_signers: 1,
         reason: "bench".parse()?,
         ticket: None,
