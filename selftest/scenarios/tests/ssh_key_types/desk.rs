@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use authz::policy::{Bounds, Credential, Operator, PolicyDocument, Role};
+use authz::policy::{Bounds, Credential, Operator, PolicyDocument, Role, Root};
 use authz::verify::{HostFacts, verify};
-use authz::{Namespace, OperatorKey, Policy, RefusalCode};
+use authz::{Namespace, OperatorKey, Policy, RefusalCode, SecretKey};
 use protocol::{Envelope, Fingerprint, HostId};
 use scenarios::process::{Output, run};
 use tempfile::TempDir;
@@ -101,21 +101,25 @@ pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
+/// Alice may sign orders with this; who could change the policy takes no part.
 pub(crate) fn policy(credential: Credential) -> Policy {
+    let operator = |name: &str, key| Operator { name: name.parse().unwrap(), keys: vec![key] };
+    let role = |name: &str, namespace, member: &str| Role {
+        name: name.parse().unwrap(),
+        namespaces: vec![namespace],
+        members: vec![member.parse().unwrap()],
+    };
+    let root = SecretKey::from_seed(&[0xee; 32]).public().into();
     let document = PolicyDocument {
         v: 1,
         version: 1,
         prev: None,
-        root: authz::policy::Root { role: "ops".parse().unwrap(), threshold: 1 },
+        root: Root { role: "root".parse().unwrap(), threshold: 1 },
         protected: vec![],
         freshness_s: None,
         issued_at: 1,
-        operators: vec![Operator { name: "alice".parse().unwrap(), keys: vec![credential] }],
-        roles: vec![Role {
-            name: "ops".parse().unwrap(),
-            namespaces: vec![Namespace::Op, Namespace::Policy],
-            members: vec!["alice".parse().unwrap()],
-        }],
+        operators: vec![operator("alice", credential), operator("root", root)],
+        roles: vec![role("ops", Namespace::Op, "alice"), role("root", Namespace::Policy, "root")],
         rules: vec![],
         bounds: Bounds::default(),
         revoked: vec![],
