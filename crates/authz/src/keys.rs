@@ -8,9 +8,11 @@ use protocol::{Ed25519Key, Fingerprint};
 use serde::{Deserialize, Serialize};
 
 pub(crate) mod cert;
+mod identity;
 mod operator;
 pub(crate) mod shape;
 
+pub use identity::OperatorIdentity;
 pub use operator::{KeyBytes, OperatorKey};
 
 /// Why a key cannot be used.
@@ -31,6 +33,9 @@ pub enum KeyError {
     /// A good type, but too weak, or made for something else.
     #[error("{0}")]
     Refused(&'static str),
+    /// A certificate that can never count (V15).
+    #[error("the certificate does not count: {0}")]
+    Certificate(&'static str),
     /// Not on its curve, or a point with which anybody could sign.
     #[error("this key is malformed or weak (no sound point of its curve): make a new one with ssh-keygen")]
     Unsound,

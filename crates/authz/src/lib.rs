@@ -7,6 +7,7 @@
 //! | [`secret`] | signing with a private one |
 //! | [`sshsig`] | whether an armored SSHSIG is a signature at all: our strict profile |
 //! | [`order`] | what an order says; one spelling per order |
+//! | [`lookup`] | whose signature it is, by a policy |
 //! | [`policy`] | who may order which kind, and the bounds of unsigned change |
 //! | [`plan`] | what an order would do, signed by the host that would do it |
 //! | [`clock`] | what a host may believe about the time |
@@ -31,6 +32,7 @@ pub mod files;
 pub mod journal;
 pub mod keys;
 pub mod log;
+pub mod lookup;
 pub mod namespace;
 pub mod order;
 pub mod plan;
@@ -44,7 +46,7 @@ pub mod statement;
 pub mod verify;
 mod wire;
 
-pub use keys::{KeyBytes, KeyError, OperatorKey, PublicKey};
+pub use keys::{KeyBytes, KeyError, OperatorIdentity, OperatorKey, PublicKey};
 pub use namespace::Namespace;
 pub use order::{Kind, Order, Params};
 pub use policy::Policy;

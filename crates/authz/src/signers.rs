@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::{Envelope, Fingerprint, HostName};
 
 use crate::keys::OperatorKey;
+use crate::lookup::{self, SignatureError};
 use crate::namespace::Namespace;
 use crate::policy::{Operator, Policy, Role};
 use crate::receipt::Signer;
@@ -108,62 +109,20 @@ fn unknown(namespace: Namespace, what: &str) -> Refusal {
     Refusal::new(RefusalCode::UnknownSigner, why)
 }
 
+/// The lookup that everybody uses, in a host's words.
 fn claimed<'a>(
     signature: &OperatorSignature,
     policy: &'a Policy,
     namespace: Namespace,
 ) -> Result<(&'a Operator, Listed), Refusal> {
-    let key = signature.fingerprint();
-    let revoked =
-        |what: String| Refusal::new(RefusalCode::Revoked, format!("{what} is revoked by this host's policy"));
-    match signature.claim() {
-        Claim::Key(raw) => {
-            let (operator, credential) =
-                policy.listed(raw).ok_or_else(|| unknown(namespace, &format!("key {key}")))?;
-            if policy.is_revoked(raw) {
-                return Err(revoked(format!("key {key}")));
-            }
-            Ok((operator, Listed { verify_required: credential.verify_required(), max_validity_s: 0 }))
+    lookup::find(&signature.claim(), policy, namespace).map_err(|error| match error {
+        SignatureError::Signature(error) => refusal(&error),
+        SignatureError::Unknown { what, namespace } => unknown(namespace, &what),
+        SignatureError::Revoked { what } => {
+            Refusal::new(RefusalCode::Revoked, format!("{what} is revoked by this host's policy"))
         }
-        Claim::Certificate { ca, subject, principals, serial, key_id } => {
-            let ca_name = format!("CA {}", Fingerprint::of_key_blob(ca));
-            // V15: the CA is listed, for one of the principals.
-            if policy.authorities(ca).next().is_none() {
-                return Err(unknown(namespace, &format!("a certificate for key {key} by {ca_name}")));
-            }
-            // V16: the CA too.
-            if policy.is_revoked(ca) {
-                return Err(revoked(ca_name));
-            }
-            if policy.is_revoked(subject) {
-                return Err(revoked(format!("key {key}, which is certified,")));
-            }
-            if policy.is_certificate_revoked(ca, serial, key_id) {
-                return Err(revoked(format!("certificate {serial} of {ca_name}")));
-            }
-            let mut meant = policy.authorities(ca).filter(|(_, authority)| {
-                authority.principals.iter().any(|principal| principals.contains(principal))
-            });
-            let (operator, authority) = meant.next().ok_or_else(|| {
-                let what = format!("none of the principals of the certificate for key {key} by {ca_name}");
-                unknown(namespace, &what)
-            })?;
-            // A certificate for two operators would let one person be both (V20).
-            if meant.any(|(other, _)| other.name != operator.name) {
-                return Err(Refusal::new(
-                    RefusalCode::Certificate,
-                    format!(
-                        "the certificate for key {key} stands for two operators: sign one for each with -n NAME"
-                    ),
-                ));
-            }
-            let listed = Listed {
-                verify_required: authority.verify_required,
-                max_validity_s: authority.max_validity_s,
-            };
-            Ok((operator, listed))
-        }
-    }
+        SignatureError::TwoOperators(_) => Refusal::new(RefusalCode::Certificate, error.to_string()),
+    })
 }
 
 /// The refusal that an error of a signature is.

@@ -7,7 +7,7 @@
 use data_encoding::BASE64;
 use sha2::Digest as _;
 
-use crate::keys::{KeyError, PublicKey, type_name};
+use crate::keys::{KeyError, OperatorIdentity, PublicKey, type_name};
 use crate::namespace::Namespace;
 use crate::wire::{Damaged, nothing_left, put_string, take, take_string, take_u32};
 use protocol::Envelope;
@@ -215,16 +215,25 @@ pub(crate) fn signed_bytes(namespace: Namespace, hash: Hash, message: &[u8]) -> 
 
 /// Our own signatures: SHA-512, canonical armor.
 pub(crate) fn armor(key: &PublicKey, namespace: Namespace, signature: &[u8; 64]) -> String {
+    armor_blob(&key.blob(), namespace, &ed25519_blob(signature))
+}
+
+/// An Ed25519 signature as SSH writes it.
+pub(crate) fn ed25519_blob(signature: &[u8; 64]) -> Vec<u8> {
     let mut inner = Vec::new();
     put_string(&mut inner, b"ssh-ed25519");
     put_string(&mut inner, signature);
+    inner
+}
+
+fn armor_blob(key: &[u8], namespace: Namespace, signature: &[u8]) -> String {
     let mut blob = MAGIC.to_vec();
     blob.extend_from_slice(&1u32.to_be_bytes());
-    put_string(&mut blob, &key.blob());
+    put_string(&mut blob, key);
     put_string(&mut blob, namespace.as_str().as_bytes());
     put_string(&mut blob, b"");
     put_string(&mut blob, b"sha512");
-    put_string(&mut blob, &inner);
+    put_string(&mut blob, signature);
     enarmor(&blob)
 }
 
@@ -234,10 +243,11 @@ pub fn to_sign(namespace: Namespace, message: &[u8]) -> Vec<u8> {
     signed_bytes(namespace, Hash::Sha512, message)
 }
 
-/// The armored signature from the 64 bytes that `public` made over [`to_sign`]. Nothing is checked here:
-/// [`verify`] it before use.
-pub fn from_raw(public: &PublicKey, namespace: Namespace, signature: &[u8; 64]) -> String {
-    armor(public, namespace, signature)
+/// The armored signature from what `identity`, held elsewhere, made over [`to_sign`]: the SSH signature blob
+/// (`string` algorithm, `string` signature, and of a security key flags and counter). Nothing is checked
+/// here: [`OperatorSignature::verify_as`] before use.
+pub fn from_raw(identity: &OperatorIdentity, namespace: Namespace, signature: &[u8]) -> String {
+    armor_blob(identity.blob(), namespace, signature)
 }
 
 fn enarmor(blob: &[u8]) -> String {
@@ -302,10 +312,10 @@ mod held_elsewhere {
             (crate::SecretKey::from_seed(&[7; 32]), ed25519_dalek::SigningKey::from_bytes(&[7; 32]));
         let message = b"an order";
         let raw = elsewhere.sign(&to_sign(Namespace::Job, message)).to_bytes();
-        let armored = from_raw(&ours.public(), Namespace::Job, &raw);
+        let armored = from_raw(&ours.public().into(), Namespace::Job, &ed25519_blob(&raw));
         assert_eq!(armored, ours.sign(Namespace::Job, message));
         verify(&armored, Namespace::Job, message, &ours.public()).unwrap();
-        let other = from_raw(&ours.public(), Namespace::Session, &raw);
+        let other = from_raw(&ours.public().into(), Namespace::Session, &ed25519_blob(&raw));
         assert_eq!(verify(&other, Namespace::Session, message, &ours.public()), Err(SigError::Wrong));
     }
 }

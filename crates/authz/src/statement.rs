@@ -5,11 +5,12 @@ use protocol::enroll::HostStatement;
 use protocol::{HostName, Sha256, Signed};
 
 use crate::canonical::{self, CanonicalError};
-use crate::keys::PublicKey;
+use crate::keys::OperatorKey;
+use crate::lookup::{self, SignatureError};
 use crate::namespace::Namespace;
 use crate::policy::Policy;
 use crate::secret::SecretKey;
-use crate::sshsig::{self, SigError};
+use crate::sshsig::{self, Claim, Listed, SigError};
 
 /// Why a statement is not believed.
 #[derive(Debug, thiserror::Error)]
@@ -17,11 +18,12 @@ pub enum StatementError {
     /// Not a signature, or over other bytes.
     #[error("the statement is not properly signed: do not believe it")]
     Signature(#[source] SigError),
-    /// Signed by somebody who may not.
-    #[error(
-        "the statement is signed by key {0}, which your policy does not allow to vouch for hosts: do not believe it"
-    )]
-    Signer(protocol::Fingerprint),
+    /// Signed by somebody whom the policy does not let vouch for hosts.
+    #[error("{0}, so nobody vouches for that host: do not believe it")]
+    Signer(#[source] SignatureError),
+    /// Signed by somebody whom the hub does not know.
+    #[error("the statement is signed by key {0}, which is not in the hub's list of operators")]
+    Stranger(protocol::Fingerprint),
     /// Signed, but not a statement.
     #[error("the signed statement cannot be read: was it made by another version?")]
     Payload(#[source] CanonicalError),
@@ -41,16 +43,23 @@ pub fn sign_host(statement: &HostStatement, key: &SecretKey) -> Signed {
 }
 
 /// Believes a host statement only when an operator whom `policy` allows to vouch for hosts signed
-/// it. Gives the operator's name too.
-pub fn verify_host(signed: &Signed, policy: &Policy) -> Result<(HostStatement, HostName), StatementError> {
-    let signature = sshsig::decode(&signed.sig, Namespace::Enroll).map_err(StatementError::Signature)?;
-    let key = signature.claimed_key();
-    let operator =
-        policy.may_sign(key, Namespace::Enroll).ok_or_else(|| StatementError::Signer(key.fingerprint()))?;
-    signature.verify(&signed.payload.0).map_err(StatementError::Signature)?;
+/// it, with any key or certificate that counts for orders too; a certificate must be valid at `now`, unix
+/// seconds. Gives the operator's name too.
+pub fn verify_host(
+    signed: &Signed,
+    policy: &Policy,
+    now: u64,
+) -> Result<(HostStatement, HostName), StatementError> {
+    let by =
+        lookup::judge(&signed.sig, Namespace::Enroll, &signed.payload.0, policy, now).map_err(|error| {
+            match error {
+                SignatureError::Signature(error) => StatementError::Signature(error),
+                unlisted => StatementError::Signer(unlisted),
+            }
+        })?;
     let statement =
         canonical::decode("host statement", &signed.payload.0).map_err(StatementError::Payload)?;
-    Ok((statement, operator.name.clone()))
+    Ok((statement, by.operator))
 }
 
 /// Reads a host statement without believing it: for a hub, which only carries it.
@@ -72,20 +81,41 @@ pub fn login_challenge(signed: &Signed) -> Result<Sha256, StatementError> {
     Ok(login.challenge)
 }
 
-/// Checks a login: signed, for this hub and this challenge. Gives the key, for the hub to look up;
-/// `known` says beforehand whether it is worth the mathematics (rule V22).
+/// What a hub demands of a key or certificate that it knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// PIN or biometric (V12).
+    pub verify_required: bool,
+    /// Longest window of a certificate, seconds (V15); of no meaning for a key.
+    pub max_validity_s: u64,
+}
+
+/// Checks that somebody whom `standing` knows signed the payload: the look into the caller's own list, before
+/// any mathematics (rule V22), none for who is not in it. A certificate must be valid at `now`, unix
+/// seconds. Gives the key that signed; what was signed is still to be read.
+pub fn verify_known(
+    signed: &Signed,
+    namespace: Namespace,
+    now: u64,
+    standing: impl FnOnce(&Claim<'_>) -> Option<Standing>,
+) -> Result<OperatorKey, StatementError> {
+    let signature = sshsig::decode_operator(&signed.sig, namespace).map_err(StatementError::Signature)?;
+    let Some(Standing { verify_required, max_validity_s }) = standing(&signature.claim()) else {
+        return Err(StatementError::Stranger(signature.fingerprint()));
+    };
+    let listed = Listed { verify_required, max_validity_s };
+    signature.verify(&signed.payload.0, listed, now).map_err(StatementError::Signature)
+}
+
+/// Checks a login: as [`verify_known`], for this hub and this challenge. Gives the key that signed.
 pub fn verify_login(
     signed: &Signed,
     hub_spki: &Sha256,
     challenge: &Sha256,
-    known: impl FnOnce(&PublicKey) -> bool,
-) -> Result<PublicKey, StatementError> {
-    let signature = sshsig::decode(&signed.sig, Namespace::Login).map_err(StatementError::Signature)?;
-    let key = *signature.claimed_key();
-    if !known(&key) {
-        return Err(StatementError::Signer(key.fingerprint()));
-    }
-    signature.verify(&signed.payload.0).map_err(StatementError::Signature)?;
+    now: u64,
+    standing: impl FnOnce(&Claim<'_>) -> Option<Standing>,
+) -> Result<OperatorKey, StatementError> {
+    let key = verify_known(signed, Namespace::Login, now, standing)?;
     let login: LoginStatement =
         canonical::decode("login", &signed.payload.0).map_err(StatementError::Payload)?;
     if login.hub_spki != *hub_spki {
@@ -121,25 +151,28 @@ mod tests {
     fn only_the_policys_operators_name_hosts() {
         let policy = policy();
         let signed = sign_host(&statement(), &alice());
-        assert_eq!(verify_host(&signed, &policy).unwrap().1.as_str(), "alice");
+        assert_eq!(verify_host(&signed, &policy, 1).unwrap().1.as_str(), "alice");
 
         assert!(matches!(
-            verify_host(&sign_host(&statement(), &mallory()), &policy),
+            verify_host(&sign_host(&statement(), &mallory()), &policy, 1),
             Err(StatementError::Signer(_))
         ));
         let mut altered = signed.clone();
         let at = altered.payload.0.windows(4).position(|w| w == b"web1").unwrap();
         altered.payload.0[at + 3] = b'2';
-        assert!(matches!(verify_host(&altered, &policy), Err(StatementError::Signature(SigError::Wrong))));
+        assert!(matches!(verify_host(&altered, &policy, 1), Err(StatementError::Signature(SigError::Wrong))));
         let mut spaced = statement();
         spaced.name = "web2".parse().unwrap();
         let payload = [canonical::encode(&spaced).as_slice(), b" "].concat();
         let sig = alice().sign(Namespace::Enroll, &payload);
         let spaced = Signed { payload: payload.into(), sig };
-        assert!(matches!(verify_host(&spaced, &policy), Err(StatementError::Payload(_))));
+        assert!(matches!(verify_host(&spaced, &policy, 1), Err(StatementError::Payload(_))));
         // A signature for another purpose is worth nothing here.
         let sig = alice().sign(Namespace::Op, &signed.payload.0);
-        assert!(matches!(verify_host(&Signed { sig, ..signed }, &policy), Err(StatementError::Signature(_))));
+        assert!(matches!(
+            verify_host(&Signed { sig, ..signed }, &policy, 1),
+            Err(StatementError::Signature(_))
+        ));
     }
 
     #[test]
@@ -147,10 +180,18 @@ mod tests {
         let (hub, challenge) = (Sha256::of(b"hub"), Sha256::of(b"c"));
         let signed = sign_login(hub, challenge, &alice());
         assert_eq!(login_challenge(&signed).unwrap(), challenge);
-        assert_eq!(verify_login(&signed, &hub, &challenge, |_| true).unwrap(), alice().public());
+        let known = |_: &Claim<'_>| Some(Standing { verify_required: false, max_validity_s: 0 });
+        let key = verify_login(&signed, &hub, &challenge, 1, known).unwrap();
+        assert_eq!(key, alice().public().into());
         let other = Sha256::of(b"other");
-        assert!(matches!(verify_login(&signed, &other, &challenge, |_| true), Err(StatementError::OtherHub)));
-        assert!(matches!(verify_login(&signed, &hub, &other, |_| true), Err(StatementError::OtherChallenge)));
-        assert!(matches!(verify_login(&signed, &hub, &challenge, |_| false), Err(StatementError::Signer(_))));
+        let error = |hub, challenge| verify_login(&signed, hub, challenge, 1, known).unwrap_err();
+        assert!(matches!(error(&other, &challenge), StatementError::OtherHub));
+        assert!(matches!(error(&hub, &other), StatementError::OtherChallenge));
+        let stranger = verify_login(&signed, &hub, &challenge, 1, |_| None).unwrap_err();
+        assert!(matches!(stranger, StatementError::Stranger(_)));
+        // Only a security key can ask for a PIN (V12).
+        let strict = |_: &Claim<'_>| Some(Standing { verify_required: true, max_validity_s: 0 });
+        let refused = verify_login(&signed, &hub, &challenge, 1, strict).unwrap_err();
+        assert!(matches!(refused, StatementError::Signature(SigError::NotVerified)));
     }
 }

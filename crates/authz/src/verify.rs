@@ -222,7 +222,12 @@ fn check_host(order: &Order, policy: &Policy, host: &HostFacts<'_>) -> Result<()
 
 /// How many signers the order needs: what the rule says or the order itself, one more while the policy may be
 /// outdated, and more for a protected guest.
-fn needed(order: &Order, policy: &Policy, rule: &Rule, stale: bool) -> Result<u32, (RefusalCode, String)> {
+pub(crate) fn needed(
+    order: &Order,
+    policy: &Policy,
+    rule: &Rule,
+    stale: bool,
+) -> Result<u32, (RefusalCode, String)> {
     let mut need = rule.threshold.max(order.min_signers);
     if stale {
         if matches!(order.kind(), Kind::JobRun | Kind::SessionOpen) {

@@ -1,13 +1,13 @@
-//! A small client of ssh-agent: which Ed25519 keys it holds, and a signature with one of them
+//! A small client of ssh-agent: which keys and certificates it holds, and a signature with one of them
 //! (draft-ietf-sshm-ssh-agent; OpenSSH PROTOCOL.agent). What an agent answers is not believed: lengths are
 //! bounded, and [`crate::signer`] verifies each signature before it is used.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use authz::PublicKey;
+use authz::OperatorIdentity;
+use protocol::Fingerprint;
 use protocol::text::printable;
-use protocol::{Ed25519Key, Fingerprint};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
@@ -27,6 +27,8 @@ const REQUEST_IDENTITIES: u8 = 11;
 const IDENTITIES_ANSWER: u8 = 12;
 const SIGN_REQUEST: u8 = 13;
 const SIGN_RESPONSE: u8 = 14;
+/// Of RSA keys: sign with SHA-512. Without it agents make SHA-1.
+const RSA_SHA2_512: u32 = 4;
 
 /// Why ssh-agent does not help.
 #[derive(Debug, thiserror::Error)]
@@ -73,11 +75,11 @@ pub enum AgentError {
     Refused(Fingerprint),
 }
 
-/// A key that the agent holds.
+/// A key or certificate that the agent holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub struct Held {
     /// Its public half.
-    pub key: PublicKey,
+    pub identity: OperatorIdentity,
     /// As its owner named it, made safe for the terminal.
     pub comment: String,
 }
@@ -102,24 +104,24 @@ impl Agent {
         self.0.is_some()
     }
 
-    /// The usable Ed25519 keys it holds. Other types are left out.
-    pub async fn identities(&self) -> Result<Vec<Identity>, AgentError> {
+    /// The keys and certificates it holds that an operator may have. Others are left out.
+    pub async fn identities(&self) -> Result<Vec<Held>, AgentError> {
         let socket = self.socket()?;
         let answer = ask(socket, &[REQUEST_IDENTITIES], LIST).await?;
         parse_identities(&answer).map_err(|what| AgentError::Nonsense { socket: socket.to_owned(), what })
     }
 
-    /// Has it sign with one of them. The signature is **not** verified here.
-    pub async fn sign(&self, key: &PublicKey, data: &[u8]) -> Result<[u8; 64], AgentError> {
+    /// Has it sign with one of them: the SSH signature blob. It is **not** verified here.
+    pub async fn sign(&self, held: &OperatorIdentity, data: &[u8]) -> Result<Vec<u8>, AgentError> {
         let socket = self.socket()?;
         let mut request = vec![SIGN_REQUEST];
-        put_string(&mut request, &key.blob());
+        put_string(&mut request, held.blob());
         put_string(&mut request, data);
-        // No flags: they are about RSA only.
-        request.extend_from_slice(&0u32.to_be_bytes());
+        let flags = if held.key().type_name() == "ssh-rsa" { RSA_SHA2_512 } else { 0 };
+        request.extend_from_slice(&flags.to_be_bytes());
         let answer = ask(socket, &request, SIGN).await?;
         if answer.first() == Some(&FAILURE) {
-            return Err(AgentError::Refused(key.fingerprint()));
+            return Err(AgentError::Refused(held.fingerprint()));
         }
         parse_signature(&answer).map_err(|what| AgentError::Nonsense { socket: socket.to_owned(), what })
     }
@@ -155,7 +157,7 @@ async fn ask(socket: &Path, request: &[u8], patience: Duration) -> Result<Vec<u8
     }
 }
 
-fn parse_identities(answer: &[u8]) -> Result<Vec<Identity>, &'static str> {
+fn parse_identities(answer: &[u8]) -> Result<Vec<Held>, &'static str> {
     let rest = &mut &*answer;
     if take(rest, 1)? != [IDENTITIES_ANSWER] {
         return Err("no list of keys");
@@ -167,41 +169,22 @@ fn parse_identities(answer: &[u8]) -> Result<Vec<Identity>, &'static str> {
     let mut found = Vec::new();
     for _ in 0..count {
         let (blob, comment) = (take_string(rest)?, take_string(rest)?);
-        if let Some(key) = ed25519(blob) {
+        if let Ok(identity) = OperatorIdentity::from_blob(blob.to_vec()) {
             let comment: String = String::from_utf8_lossy(comment).chars().take(MAX_COMMENT).collect();
-            found.push(Identity { key, comment: printable(&comment) });
+            found.push(Held { identity, comment: printable(&comment) });
         }
     }
     if rest.is_empty() { Ok(found) } else { Err("bytes left over") }
 }
 
-fn parse_signature(answer: &[u8]) -> Result<[u8; 64], &'static str> {
+/// The SSH signature blob in it; what it says is for the verifier to judge.
+fn parse_signature(answer: &[u8]) -> Result<Vec<u8>, &'static str> {
     let rest = &mut &*answer;
     if take(rest, 1)? != [SIGN_RESPONSE] {
         return Err("no signature");
     }
-    let mut inner = take_string(rest)?;
-    if !rest.is_empty() {
-        return Err("bytes left over");
-    }
-    if take_string(&mut inner)? != b"ssh-ed25519" {
-        return Err("a signature of another type");
-    }
-    let signature = take_string(&mut inner)?;
-    if !inner.is_empty() {
-        return Err("bytes left over");
-    }
-    signature.try_into().map_err(|_| "a signature that is not 64 bytes long")
-}
-
-/// The key in these SSH wire bytes, if it is a usable one of ours.
-pub(crate) fn ed25519(blob: &[u8]) -> Option<PublicKey> {
-    let rest = &mut &*blob;
-    let (name, key) = (take_string(rest).ok()?, take_string(rest).ok()?);
-    if name != b"ssh-ed25519" || !rest.is_empty() {
-        return None;
-    }
-    PublicKey::try_from(Ed25519Key::from_bytes(key.try_into().ok()?)).ok()
+    let signature = take_string(rest)?;
+    if rest.is_empty() { Ok(signature.to_vec()) } else { Err("bytes left over") }
 }
 
 pub(crate) fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8], &'static str> {
@@ -313,17 +296,22 @@ mod tests {
     use crate::testing::{alice, mallory};
 
     #[tokio::test]
-    async fn only_usable_ed25519_keys_are_listed() {
+    async fn only_usable_keys_are_listed() {
         let dir = tempfile::tempdir().unwrap();
-        let mut rsa = Vec::new();
-        put_string(&mut rsa, b"ssh-rsa");
-        put_string(&mut rsa, &[1; 300]);
+        let mut short_rsa = Vec::new();
+        put_string(&mut short_rsa, b"ssh-rsa");
+        put_string(&mut short_rsa, &[1, 0, 1]);
+        put_string(&mut short_rsa, &[1; 129]);
         let mut weak = Vec::new();
         put_string(&mut weak, b"ssh-ed25519");
         put_string(&mut weak, &[0; 32]);
+        let mut no_certificate = Vec::new();
+        put_string(&mut no_certificate, b"ssh-ed25519-cert-v01@openssh.com");
+        put_string(&mut no_certificate, &[0; 32]);
         let blobs = [
-            (rsa, "rsa"),
+            (short_rsa, "rsa"),
             (weak, "weak"),
+            (no_certificate, "cert"),
             (vec![], "empty"),
             (alice().public().blob(), "alice\u{1b}[2J"),
             ([alice().public().blob(), vec![0]].concat(), "longer"),
@@ -332,22 +320,19 @@ mod tests {
         let answer = list(&blobs.each_ref().map(|(blob, comment)| (blob.clone(), *comment)));
         let agent = serve(dir.path(), move |_| framed(&answer));
         let found = agent.identities().await.unwrap();
-        assert_eq!(found.iter().map(|id| id.key).collect::<Vec<_>>(), [alice().public(), mallory().public()]);
+        let keys: Vec<OperatorIdentity> = found.iter().map(|held| held.identity.clone()).collect();
+        assert_eq!(keys, [alice().public().into(), mallory().public().into()]);
         assert_eq!((found[0].comment.as_str(), found[1].comment.len()), ("alice?[2J", MAX_COMMENT));
     }
 
     #[tokio::test]
     async fn hostile_agents_are_named_and_cost_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let key = alice().public();
+        let key = alice().public().into();
         let many = [vec![IDENTITIES_ANSWER], u32::MAX.to_be_bytes().to_vec()].concat();
         let long_string =
             [vec![IDENTITIES_ANSWER], 1u32.to_be_bytes().to_vec(), u32::MAX.to_be_bytes().to_vec()].concat();
-        let other_type = {
-            let mut body = signature(&[7; 64]);
-            body[9] = b'S';
-            body
-        };
+        let long_signature = [vec![SIGN_RESPONSE], u32::MAX.to_be_bytes().to_vec()].concat();
         for answer in [
             Vec::new(),
             vec![0, 0, 0, 0],
@@ -356,11 +341,9 @@ mod tests {
             framed(b"HTTP/1.1 400 Bad Request"),
             framed(&many),
             framed(&long_string),
-            framed(&[list(&[(key.blob(), "x")]), vec![0]].concat()),
+            framed(&long_signature),
+            framed(&[list(&[(alice().public().blob(), "x")]), vec![0]].concat()),
             framed(&[IDENTITIES_ANSWER]),
-            framed(&signature(&[7; 63])),
-            framed(&signature(&[7; 65])),
-            framed(&other_type),
             framed(&[signature(&[7; 64]), vec![0]].concat()),
         ] {
             let shown = format!("{:?}", &answer[..answer.len().min(40)]);

@@ -46,6 +46,7 @@ pub fn failure_status(command: &Command) -> u8 {
         | Command::Op(_)
         | Command::Show { .. }
         | Command::Sign(_)
+        | Command::Cosign(_)
         | Command::Submit(_)
         | Command::Orders(_)
         | Command::Order(_)

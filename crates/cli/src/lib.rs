@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`resolve`] | which host a name means |
 //! | [`prepare`] | orders from reports, and orders about the host |
+//! | [`cosigning`] | what a second signer must know |
 //! | [`judge`] | receipts and a host's log |
 //! | [`script`], [`result`] | what `writ run` sends, and what comes back under seal |
 //! | [`ssh_config`], [`ssh_args`] | what ssh is told, and what it may be told |
@@ -17,14 +18,15 @@
 //! | [`render`], [`render_host`], [`text`] | how things read |
 //! | [`document`] | the operator's TOML, with lines |
 //!
-//! The thin shell: [`args`], [`state`] (the private directory), [`signer`] and [`agent`] (key files and
-//! ssh-agent), [`tls`] and [`hub`] (one pinned connection), [`tunnel`], [`session_dir`] and [`signals`]
+//! The thin shell: [`args`], [`state`] (the private directory), [`signer`] and [`agent`] (key files,
+//! ssh-agent, ssh-keygen), [`tls`] and [`hub`] (one pinned connection), [`tunnel`], [`session_dir`] and [`signals`]
 //! (sessions), [`openssh`] (the one place that starts a process), [`commands`], [`error`] (sentences and exit
 //! codes).
 
 pub mod agent;
 pub mod args;
 pub mod commands;
+pub mod cosigning;
 pub mod document;
 pub mod error;
 pub mod hub;

@@ -1,15 +1,18 @@
-//! The one place where this tool starts processes: the real ssh and scp.
+//! The one place where this tool starts processes: the real ssh, scp and ssh-keygen.
 #![expect(
     clippy::disallowed_types,
     clippy::disallowed_methods,
-    reason = "FENCE: writ ssh and writ cp start OpenSSH's own clients, here and nowhere else in this crate"
+    reason = "FENCE: writ starts OpenSSH's own tools, to connect and to sign, here and nowhere else in this crate"
 )]
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Command, ExitStatus};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
 
+use authz::Namespace;
+use protocol::Envelope;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::signals::{Signals, Stop};
@@ -28,6 +31,21 @@ pub enum OpenSshError {
         /// What the system said.
         source: io::Error,
     },
+    /// It said no, in its own words on the terminal.
+    #[error(
+        "ssh-keygen did not sign with {path} (exit status {status}): its own words are above; without a terminal it can ask for a passphrase or a PIN by $SSH_ASKPASS only", path = .path.display()
+    )]
+    NotSigned {
+        /// The key's file.
+        path: std::path::PathBuf,
+        /// Its exit status.
+        status: u8,
+    },
+    /// Too much, or no text.
+    #[error(
+        "what ssh-keygen wrote is no SSH signature: is the first ssh-keygen in $PATH the one of OpenSSH?"
+    )]
+    NoSignature,
     /// We do not know our own path.
     #[error("this program cannot find its own file, which ssh is to start ({0}): was it replaced meanwhile?")]
     OwnPath(io::Error),
@@ -40,6 +58,8 @@ pub enum Program {
     Ssh,
     /// scp(1)
     Scp,
+    /// ssh-keygen(1)
+    Keygen,
 }
 
 impl Program {
@@ -47,6 +67,7 @@ impl Program {
         match self {
             Self::Ssh => "ssh",
             Self::Scp => "scp",
+            Self::Keygen => "ssh-keygen",
         }
     }
 }
@@ -86,6 +107,71 @@ async fn run_command(mut command: Command, program: &'static str) -> Result<u8, 
     }
 }
 
+/// What ssh-keygen needs of our environment: to ask the owner, to find agent, token and helpers.
+const KEYGEN_NEEDS: [&str; 18] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "TERM",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "SSH_AUTH_SOCK",
+    "SSH_ASKPASS",
+    "SSH_ASKPASS_REQUIRE",
+    "SSH_SK_PROVIDER",
+    "SSH_SK_HELPER",
+    "DISPLAY",
+    "WAYLAND_DISPLAY",
+    "XAUTHORITY",
+    "XDG_RUNTIME_DIR",
+    "DBUS_SESSION_BUS_ADDRESS",
+];
+
+/// Has `ssh-keygen -Y sign` sign `message` with the key in `path`: the armored signature, **not** verified
+/// here. It asks for passphrase, PIN and touch on the terminal, and says there what is wrong.
+pub async fn sign(path: &Path, namespace: Namespace, message: &[u8]) -> Result<String, OpenSshError> {
+    let (path, message) = (path.to_owned(), message.to_owned());
+    let mut command = Command::new(Program::Keygen.name());
+    command.args(["-q", "-Y", "sign", "-n", namespace.as_str(), "-f"]).arg(&path).env_clear();
+    command.envs(KEYGEN_NEEDS.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))));
+    let work = tokio::task::spawn_blocking(move || sign_command(command, &path, &message));
+    work.await.map_err(|error| run_error(io::Error::other(error)))?
+}
+
+fn run_error(source: io::Error) -> OpenSshError {
+    let program = Program::Keygen.name();
+    match source.kind() {
+        io::ErrorKind::NotFound => OpenSshError::Absent(program),
+        _ => OpenSshError::Run { program, source },
+    }
+}
+
+fn sign_command(mut command: Command, path: &Path, message: &[u8]) -> Result<String, OpenSshError> {
+    // Standard error stays ours: it is where "touch your key" is said.
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().map_err(run_error)?;
+    // It reads all before it writes, so neither waits for the other. One that ends early says why.
+    if let Some(mut stdin) = child.stdin.take() {
+        let _ = stdin.write_all(message);
+    }
+    let mut armored = Vec::new();
+    let read = child.stdout.take().map(|stdout| {
+        // One more than any signature has, and never what a stranger's program likes to write.
+        stdout.take(Envelope::MAX_ARMOR as u64 + 1).read_to_end(&mut armored)
+    });
+    let ended = child.wait().map_err(run_error)?;
+    read.transpose().map_err(run_error)?;
+    if armored.len() > Envelope::MAX_ARMOR {
+        return Err(OpenSshError::NoSignature);
+    }
+    match status(ended) {
+        0 => String::from_utf8(armored).map_err(|_| OpenSshError::NoSignature),
+        status => Err(OpenSshError::NotSigned { path: path.to_owned(), status }),
+    }
+}
+
 fn status(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255)
@@ -115,6 +201,19 @@ mod tests {
         }
         let error = run_command(Command::new("/nonexistent/ssh"), "ssh").await.unwrap_err().to_string();
         assert_eq!(error, "ssh is not installed on this machine: apt install openssh-client");
+    }
+
+    #[test]
+    fn a_signer_that_misbehaves_is_named() {
+        let (path, large) = (Path::new("id"), vec![b'x'; 64 * 1024]);
+        let sign = |script: &str| sign_command(sh(script), path, &large);
+        assert_eq!(sign("cat >/dev/null; echo signature").unwrap(), "signature\n");
+        assert!(matches!(sign("exit 3"), Err(OpenSshError::NotSigned { status: 3, .. })));
+        assert!(matches!(sign("kill -9 $$"), Err(OpenSshError::NotSigned { status: 137, .. })));
+        assert!(matches!(sign("cat >/dev/null; yes"), Err(OpenSshError::NoSignature)));
+        assert!(matches!(sign("cat >/dev/null; printf '\\377'"), Err(OpenSshError::NoSignature)));
+        let absent = sign_command(Command::new("/nonexistent/ssh-keygen"), path, b"x");
+        assert!(matches!(absent, Err(OpenSshError::Absent("ssh-keygen"))));
     }
 
     /// The oracle for `script`: what a real shell makes of quoted words.

@@ -135,10 +135,10 @@ pub enum Distrust {
 /// What this machine believed before, by name.
 pub type Memory = BTreeMap<HostName, HostStatement>;
 
-/// Judges one host as the hub lists it.
-pub fn judge(view: &HostView, policy: &Policy, memory: &Memory) -> Result<Believed, Distrust> {
+/// Judges one host as the hub lists it, at `now`, unix seconds.
+pub fn judge(view: &HostView, policy: &Policy, memory: &Memory, now: u64) -> Result<Believed, Distrust> {
     let (host, hub_name) = (view.host_id, view.name.clone());
-    let (statement, vouched_by) = verify_host(&view.statement, policy).map_err(|source| {
+    let (statement, vouched_by) = verify_host(&view.statement, policy, now).map_err(|source| {
         Distrust::Statement { host, hub_name: hub_name.clone(), why: source.to_string(), source }
     })?;
     if statement.v != 1 {
@@ -267,12 +267,12 @@ pub fn check_order_name(called: &HostName, id: &HostId, known: &Memory) -> Resul
 }
 
 impl Roster {
-    /// Judges each host, then the list as a whole.
-    pub fn judge(views: Vec<HostView>, policy: &Policy, memory: &Memory) -> Self {
+    /// Judges each host at `now`, unix seconds, then the list as a whole.
+    pub fn judge(views: Vec<HostView>, policy: &Policy, memory: &Memory, now: u64) -> Self {
         let mut rows: Vec<(HostView, Result<Believed, Distrust>)> = views
             .into_iter()
             .map(|view| {
-                let verdict = judge(&view, policy, memory);
+                let verdict = judge(&view, policy, memory, now);
                 (view, verdict)
             })
             .collect();

@@ -69,7 +69,7 @@ pub(crate) fn view(host: u8, called: &str) -> HostView {
 }
 
 pub(crate) fn believed(host: u8, called: &str) -> Believed {
-    judge(&view(host, called), &policy(), &Memory::new()).unwrap()
+    judge(&view(host, called), &policy(), &Memory::new(), NOW).unwrap()
 }
 
 pub(crate) fn receipt(host: u8, seq: Option<(u64, Sha256)>, event: Event) -> Signed {

@@ -4,6 +4,7 @@
 //! checks much less: it ignores critical options, and takes CA signatures with SHA-1.
 
 use super::shape::{Proof, Shape, ShapeError};
+use crate::sshsig::Claim;
 use crate::wire::{Damaged, nothing_left, put_string, take_string, take_u32, take_u64};
 
 /// Most principals of a certificate (V15).
@@ -144,6 +145,18 @@ impl Certificate {
             proof,
             signed,
         })
+    }
+
+    /// Whom it stands for, for the look into the policy.
+    pub(crate) fn claim(&self) -> Claim<'_> {
+        Claim::Certificate {
+            ca: &self.ca,
+            subject: &self.subject,
+            principals: &self.principals,
+            serial: self.serial,
+            key_id: &self.key_id,
+            valid_before: self.valid_before,
+        }
     }
 
     /// Whether the CA made this certificate. A CA in a security key must have been touched (V12).

@@ -7,9 +7,9 @@
 use protocol::Fingerprint;
 
 use super::{Hash, SigError, frame, signed_bytes};
-use crate::keys::OperatorKey;
 use crate::keys::cert::{CertError, Certificate, certified_type};
 use crate::keys::shape::{Absence, Proof, Shape, ShapeError};
+use crate::keys::{OperatorIdentity, OperatorKey};
 use crate::namespace::Namespace;
 use crate::wire::take_string;
 
@@ -38,7 +38,19 @@ pub enum Claim<'a> {
         serial: u64,
         /// Its key id, any bytes.
         key_id: &'a [u8],
+        /// The first second, unix time, at which it counts no more.
+        valid_before: u64,
     },
+}
+
+impl Claim<'_> {
+    /// `SHA256:…` of the key that signs: of the certified one, where it is a certificate.
+    pub fn fingerprint(&self) -> Fingerprint {
+        match self {
+            Self::Key(raw) => Fingerprint::of_key_blob(raw),
+            Self::Certificate { subject, .. } => Fingerprint::of_key_blob(subject),
+        }
+    }
 }
 
 /// A signature by some operator's key, well-formed in every respect, not checked against any message.
@@ -102,22 +114,13 @@ impl OperatorSignature {
     pub fn claim(&self) -> Claim<'_> {
         match &self.claimed {
             Claimed::Key(raw) => Claim::Key(raw),
-            Claimed::Certificate(cert) => Claim::Certificate {
-                ca: &cert.ca,
-                subject: &cert.subject,
-                principals: &cert.principals,
-                serial: cert.serial,
-                key_id: &cert.key_id,
-            },
+            Claimed::Certificate(cert) => cert.claim(),
         }
     }
 
     /// The fingerprint of the key that signed: of the certified key, where it is a certificate.
     pub fn fingerprint(&self) -> Fingerprint {
-        match &self.claimed {
-            Claimed::Key(raw) => Fingerprint::of_key_blob(raw),
-            Claimed::Certificate(cert) => Fingerprint::of_key_blob(&cert.subject),
-        }
+        self.claim().fingerprint()
     }
 
     /// For a signature by one known key and no certificate: whether that key signed exactly these bytes, and
@@ -130,6 +133,21 @@ impl OperatorSignature {
             }
             Claimed::Key(_) | Claimed::Certificate(_) => Err(SigError::Wrong),
         }
+    }
+
+    /// For a signature that was asked of one key or certificate: whether exactly that one signed exactly these
+    /// bytes, with a touch where it is a security key. A certificate must be signed by its CA and count at
+    /// `now`, unix seconds; how long it may be valid is the policy's to say.
+    pub fn verify_as(&self, identity: &OperatorIdentity, message: &[u8], now: u64) -> Result<(), SigError> {
+        let same = match &self.claimed {
+            Claimed::Key(raw) => raw == identity.blob(),
+            Claimed::Certificate(cert) => identity.certificate() == Some(cert),
+        };
+        if !same {
+            return Err(SigError::Wrong);
+        }
+        let listed = Listed { verify_required: false, max_validity_s: u64::MAX };
+        self.verify(message, listed, now).map(drop)
     }
 
     /// Whether the key signed exactly these bytes, for the expected namespace; then touch and PIN (V12), and

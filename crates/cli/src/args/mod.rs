@@ -13,7 +13,7 @@ use protocol::HostName;
 
 use crate::text::parse_duration;
 
-pub use orders::{OpArgs, OpCommand, OpOptions, OrderArgs, SignArgs, SubmitArgs, advice};
+pub use orders::{CosignArgs, OpArgs, OpCommand, OpOptions, OrderArgs, SignArgs, SubmitArgs, advice};
 pub use scripts::{PrintArgs, ResultArgs, RunArgs};
 pub use session::{ConnectArgs, CpArgs, GrantArgs, Mode, ModeArgs, SessionsArgs, SessionsCommand, SshArgs};
 pub use setup::{EnrollCommand, LoginArgs, PolicyCommand};
@@ -64,8 +64,11 @@ pub enum Command {
     #[command(after_help = "Examples:\n  \
         writ login --hub https://hub.example:8440 --pin 3f…9a --key ~/.ssh/id_ed25519 --policy policy.json\n  \
         writ login\n\n\
-        A key in ssh-agent is named by its public half (--key id.pub). For a private key file with a\n\
-        passphrase nobody is asked while ssh-agent holds the same key.\n\n\
+        Ed25519, ECDSA, RSA of 3072 bits or more, security keys, and certificates for them. A key in\n\
+        ssh-agent is named by its public half (--key id.pub), a certificate by its file (--key\n\
+        id-cert.pub). For a private key file with a passphrase nobody is asked while ssh-agent holds the\n\
+        same key. Of several keys in ssh-agent the only one in your policy is taken. Keys in files other\n\
+        than Ed25519 sign by ssh-keygen, which asks for passphrase, PIN and touch.\n\n\
         The pin is the SHA-256 of the hub's TLS public key; `writ-hub init` prints it on the hub's own console.\n\
         Nothing is stored when the login fails.")]
     Login(LoginArgs),
@@ -108,6 +111,17 @@ pub enum Command {
     #[command(after_help = "The order is shown before it is signed. The signature is the one that\n  \
         ssh-keygen -Y sign -f KEY -n op.v1@writ ORDER.json\nmakes, and `ssh-keygen -Y verify` accepts it.")]
     Sign(SignArgs),
+    /// Add your signature to an order that others signed, after a look at what changed since
+    #[command(
+        after_help = "The signatures so far are checked against your policy, and every fact in the order against the host's\n\
+        last report, before your key is touched. An order that has expired, or a fact that changed, is\n\
+        refused: the host could only refuse too. One operator, and one key, counts once.\n\n\
+        Signatures lie beside the order: ORDER.json.sig is the first, then ORDER.json.sig.2 to .sig.8. Give\n\
+        all of them to the next operator; `writ submit` sends all that are there.\n\n\
+        Example:\n  writ op snapshot.delete web1 101 old --min-signers 2 && writ sign order.json   # alice\n  \
+        writ cosign order.json && writ submit order.json                               # bob"
+    )]
+    Cosign(CosignArgs),
     /// Send a signed order and wait for the host's signed receipt
     #[command(
         after_help = "Exit status 0 only when a receipt, verified with the host's key from the operator-signed statement,\n\

@@ -36,6 +36,9 @@ pub struct OpOptions {
     /// How long the order can be used, from now
     #[arg(long, default_value = "10m", value_parser = parse_duration, value_name = "DURATION")]
     pub valid: u64,
+    /// How many operators must sign, where that is more than the policy wants
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=8), value_name = "N")]
+    pub min_signers: u32,
 }
 
 /// `writ op KIND`
@@ -111,7 +114,7 @@ pub enum OpCommand {
 pub struct SignArgs {
     /// The order
     pub order: PathBuf,
-    /// Your SSH key: a private key file, or a public one whose private half is in ssh-agent [default: the one of your login]
+    /// Your SSH key, of any type: a private key file, or a public one or a certificate whose private half is in ssh-agent or beside it [default: the one of your login]
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
     /// Where to write the signature [default: ORDER.json.sig]
@@ -122,12 +125,25 @@ pub struct SignArgs {
     pub force: bool,
 }
 
+/// `writ cosign`
+#[derive(Debug, Args)]
+pub struct CosignArgs {
+    /// The order, with the signatures so far beside it
+    pub order: PathBuf,
+    /// Your SSH key, of any type: a private key file, or a public one or a certificate whose private half is in ssh-agent or beside it [default: the one of your login]
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Where to write the signature [default: the first free one of ORDER.json.sig.2, .sig.3, …]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
 /// `writ submit`
 #[derive(Debug, Args)]
 pub struct SubmitArgs {
     /// The order
     pub order: PathBuf,
-    /// A signature file; repeat for more signers [default: ORDER.json.sig]
+    /// A signature file; repeat for more signers [default: ORDER.json.sig, ORDER.json.sig.2, … as far as they are there]
     #[arg(long = "sig", value_name = "FILE")]
     pub sigs: Vec<PathBuf>,
     /// How long to wait for the receipt

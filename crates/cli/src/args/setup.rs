@@ -45,7 +45,7 @@ pub struct LoginArgs {
     /// SHA-256 of the hub's TLS public key, 64 hex digits
     #[arg(long, value_name = "HEX", value_parser = pin)]
     pub pin: Option<Sha256>,
-    /// Your SSH key (Ed25519): a private key file, or a public one whose private half is in ssh-agent [default: the one key in ssh-agent]
+    /// Your SSH key, of any type: a private key file, or a public one or a certificate whose private half is in ssh-agent or beside it [default: the one key in ssh-agent]
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
     /// The policy that this machine shall trust from now on

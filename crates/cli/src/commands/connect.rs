@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use authz::order::{Params, SessionMode, SessionParams};
-use authz::{Kind, Outcome, PublicKey, RefusalCode, SecretKey};
+use authz::{Kind, Namespace, Outcome, PublicKey, RefusalCode, SecretKey};
 use protocol::api::TunnelAnswer;
 use protocol::text::printable;
 use protocol::{Envelope, HostName, Nonce, Sha256, TunnelId};
@@ -98,7 +98,8 @@ struct Opened {
 async fn open(ctx: &Context, args: &ConnectArgs) -> Result<Opened, Failure> {
     let session = ctx.session()?;
     let host = session.believed(&args.host).await?;
-    let signer = ctx.signer(args.grant.key.as_deref(), &session.config).await?;
+    let purpose = session.purpose(Namespace::Session);
+    let signer = ctx.signer(args.grant.key.as_deref(), &session.config, purpose).await?;
     let directory = match &args.session_dir {
         Some(directory) => directory.clone(),
         None => session.home.session_dir(&args.host),

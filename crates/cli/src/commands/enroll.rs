@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use authz::enroll::verify_answer;
+use authz::{Namespace, lookup};
 use protocol::Sha256;
 use protocol::api::{EnrollmentApprove, EnrollmentNew, EnrollmentState, EnrollmentView};
 use protocol::enroll::{EnrollmentAnswer, EnrollmentCode, HostStatement};
@@ -234,11 +235,18 @@ async fn approve(
         ("policy", statement.policy.to_string()),
     ]);
     ctx.note(&format!("enrollment {}: the host proved that it knows the code", pending.id));
-    let key = ctx.signer(key, &session.config).await?;
-    if session.policy.may_sign(&key.public(), authz::Namespace::Enroll).is_none() {
+    let key = ctx.signer(key, &session.config, session.purpose(Namespace::Enroll)).await?;
+    if let Err(error) = lookup::operator_of(&key.public().claim(), &session.policy, Namespace::Enroll) {
         return Err(Failure::other(format!(
-            "your policy does not let key {} vouch for hosts: use a key of an operator with enroll.v1@writ",
-            key.public().fingerprint()
+            "{error} of this machine: use a key of an operator with {}",
+            Namespace::Enroll
+        )));
+    }
+    // The statement is judged whenever the host's name is used.
+    if let Some(end) = key.public().valid_before() {
+        return Err(Failure::other(format!(
+            "a host's name would end with your certificate, {}: vouch with a key that your policy lists, or have an operator do it who has one",
+            utc(end)
         )));
     }
     let signed = key.vouch(&statement).await?;

@@ -6,7 +6,7 @@ use super::{Context, now};
 use crate::args::LoginArgs;
 use crate::error::{Answer, Failure};
 use crate::hub::{Hub, HubAddress};
-use crate::signer::Signer;
+use crate::signer::{Purpose, Signer};
 use crate::state::{Config, Home, StateError, read_policy};
 use crate::text::utc;
 
@@ -17,15 +17,16 @@ pub(super) async fn run(ctx: &Context, args: LoginArgs) -> Result<Answer, Failur
         Some(path) => read_policy(path)?,
         None => home.policy()?,
     };
+    let purpose = Purpose { policy: Some(&policy), namespace: None, now: now() };
     // Named here or stored from an earlier login; either way it is the one that the operator means.
     let key = match &args.key {
-        Some(_) => Signer::choose(config.key.as_deref(), None, &ctx.agent).await?,
-        None => ctx.signer(None, &config).await?,
+        Some(_) => Signer::choose(config.key.as_deref(), None, &ctx.agent, purpose).await?,
+        None => ctx.signer(None, &config, purpose).await?,
     };
-    if policy.operator_of(&key.public()).is_none() {
+    if !purpose.fits(key.public()) {
         ctx.note(&format!(
-            "note: key {} is not in your policy: hosts will refuse what it signs",
-            key.public().fingerprint()
+            "note: {} is not in your policy, or may sign nothing: hosts will refuse what it signs",
+            key.public().describe()
         ));
     }
 

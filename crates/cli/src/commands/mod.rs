@@ -2,6 +2,7 @@
 
 mod apply;
 mod connect;
+mod cosign;
 mod enroll;
 mod hosts;
 mod login;
@@ -19,7 +20,7 @@ use std::future::Future;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use authz::{Namespace, Order, Policy, files};
+use authz::{Namespace, Order, Policy, files, lookup};
 use protocol::text::printable;
 use protocol::{Envelope, HostName};
 
@@ -28,7 +29,7 @@ use crate::args::{Cli, Command, advice};
 use crate::error::{Answer, Failure};
 use crate::hub::Hub;
 use crate::resolve::{Believed, ResolveError, Roster};
-use crate::signer::Signer;
+use crate::signer::{Purpose, Signer};
 use crate::state::{Config, Home};
 
 /// Does what the command line says; signs with the key file that it names, or with `agent`.
@@ -45,6 +46,7 @@ pub async fn dispatch(cli: Cli, agent: Agent) -> Result<Answer, Failure> {
         Command::Op(command) => op::run(&ctx, command).await,
         Command::Show { order } => sign::show(&ctx, &order),
         Command::Sign(args) => sign::sign(&ctx, args).await,
+        Command::Cosign(args) => cosign::run(&ctx, args).await,
         Command::Submit(args) => submit::run(&ctx, args).await,
         Command::Orders(args) => orders::list(&ctx, args).await,
         Command::Order(args) => orders::show(&ctx, args).await,
@@ -78,9 +80,14 @@ impl Context {
         }
     }
 
-    /// The key to sign with: the one that is named, else that of the login.
-    async fn signer(&self, named: Option<&Path>, config: &Config) -> Result<Signer, Failure> {
-        let signer = Signer::choose(named, config.key.as_deref(), &self.agent).await?;
+    /// The key to sign with: the one that is named, else that of the login, else what fits in ssh-agent.
+    async fn signer(
+        &self,
+        named: Option<&Path>,
+        config: &Config,
+        purpose: Purpose<'_>,
+    ) -> Result<Signer, Failure> {
+        let signer = Signer::choose(named, config.key.as_deref(), &self.agent, purpose).await?;
         if self.verbose {
             eprintln!("{}", signer.place());
         }
@@ -89,11 +96,8 @@ impl Context {
 
     /// A signature that the host would refuse is worth a word.
     fn note_useless(&self, policy: &Policy, signer: &Signer, namespace: Namespace) {
-        if policy.may_sign(&signer.public(), namespace).is_none() {
-            self.note(&format!(
-                "note: your policy does not let key {} sign {namespace}: the host will refuse",
-                signer.public().fingerprint()
-            ));
+        if let Err(error) = lookup::operator_of(&signer.public().claim(), policy, namespace) {
+            self.note(&format!("note: {error} of this machine: the host will refuse"));
         }
     }
 
@@ -117,9 +121,14 @@ struct Session {
 }
 
 impl Session {
+    /// A signature that this machine's policy shall count.
+    fn purpose(&self, namespace: Namespace) -> Purpose<'_> {
+        Purpose { policy: Some(&self.policy), namespace: Some(namespace), now: now() }
+    }
+
     /// All hosts, judged, and nothing remembered.
     async fn judged(&self) -> Result<Roster, Failure> {
-        Ok(Roster::judge(self.hub.hosts().await?, &self.policy, &self.home.memory()?))
+        Ok(Roster::judge(self.hub.hosts().await?, &self.policy, &self.home.memory()?, now()))
     }
 
     /// All hosts, judged; what is believed is remembered.

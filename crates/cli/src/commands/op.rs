@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use authz::{Order, Policy};
 use protocol::{Nonce, Sha256};
 
-use super::sign::signature_path;
+use super::cosign::signature_paths;
 use super::{Context, now, random, write_new};
 use crate::args::{OpArgs, OpCommand, OpOptions};
+use crate::cosigning::Needed;
 use crate::error::{Answer, Failure};
 use crate::prepare::{Circumstances, Wish, prepare};
 use crate::render;
@@ -14,7 +16,7 @@ use crate::text::{age, utc};
 
 pub(super) async fn run(ctx: &Context, command: OpCommand) -> Result<Answer, Failure> {
     let (OpArgs { host, vmid }, options, wish) = split(command);
-    let OpOptions { output, force, reason, ticket, valid } = options;
+    let OpOptions { output, force, reason, ticket, valid, min_signers } = options;
     // Before asking anybody: the file must be free.
     if output.exists() && !force {
         return Err(Failure::Exists(output));
@@ -25,18 +27,24 @@ pub(super) async fn run(ctx: &Context, command: OpCommand) -> Result<Answer, Fai
     let report = detail.report.ok_or_else(|| Failure::NoReport(believed.name().clone()))?;
     let now = now();
     let with = Circumstances { nonce: Nonce::from_bytes(random()?), now, valid_s: valid, reason, ticket };
-    let order = prepare(&believed, &session.policy, &report, vmid, &wish, with)?;
+    let mut order = prepare(&believed, &session.policy, &report, vmid, &wish, with)?;
+    order.min_signers = min_signers;
+    let signers = enough(&order, &session.policy)?;
     let bytes = order.encode();
     write_new(&output, &bytes, force)?;
     forget_signature(ctx, &output)?;
     let file = output.display();
     let namespace = order.kind().namespace();
+    let more = match signers - 1 {
+        0 => String::new(),
+        more => format!("have {more} more operator(s) sign it:\n  writ cosign {file}\n"),
+    };
     Ok(Answer::ok(format!(
         "{}\nFacts from the report of {} ({}), as reported through the hub, not signed; the host reads them again.\n\
          Written to {file}. Sign it in either way:\n  \
          writ sign {file}\n  \
          ssh-keygen -Y sign -f KEY -n {namespace} {file}\n\
-         then send it:\n  \
+         {more}then send it:\n  \
          writ submit {file}\n",
         render::order(&order, &Sha256::of(&bytes)),
         utc(report.collected_at),
@@ -44,20 +52,37 @@ pub(super) async fn run(ctx: &Context, command: OpCommand) -> Result<Answer, Fai
     )))
 }
 
-/// A signature beside the file is over the order that was just replaced: it would only be refused.
-fn forget_signature(ctx: &Context, order: &Path) -> Result<(), Failure> {
-    let stale = signature_path(order);
-    match std::fs::remove_file(&stale) {
-        Ok(()) => {
-            ctx.note(&format!("removed {}: it signed the order that was replaced", stale.display()));
-            Ok(())
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Failure::other(format!(
-            "cannot remove {}, which signs an order that is gone ({error}): remove it before you sign",
-            stale.display()
+/// How many must sign. What nobody could ever gather is said before anybody signs.
+fn enough(order: &Order, policy: &Policy) -> Result<u32, Failure> {
+    let Some(Needed { signers, role }) = Needed::of(order, policy) else { return Ok(1) };
+    let members =
+        policy.document().roles.iter().find(|found| found.name == role).map(|role| role.members.len());
+    match members {
+        Some(members) if members < signers as usize => Err(Failure::other(format!(
+            "--min-signers {signers} can never be reached: role {role}, whose signatures count for {}, has {members} member(s)",
+            order.kind()
         ))),
+        _ => Ok(signers.max(1)),
     }
+}
+
+/// Signatures beside the file are over the order that was just replaced: they would only be refused.
+fn forget_signature(ctx: &Context, order: &Path) -> Result<(), Failure> {
+    for stale in signature_paths(order) {
+        match std::fs::remove_file(&stale) {
+            Ok(()) => {
+                ctx.note(&format!("removed {}: it signed the order that was replaced", stale.display()));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(Failure::other(format!(
+                    "cannot remove {}, which signs an order that is gone ({error}): remove it before you sign",
+                    stale.display()
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn split(command: OpCommand) -> (OpArgs, OpOptions, Wish) {

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use authz::order::{JobParams, Params};
-use authz::{Kind, Order, Outcome, SecretKey, files};
+use authz::{Kind, Namespace, Order, Outcome, SecretKey, files};
 use protocol::job::{JobEnd, JobResult, MAX_SCRIPT};
 use protocol::{Envelope, HostName, Nonce, Sha256};
 use serde::Serialize;
@@ -34,7 +34,7 @@ pub(super) async fn run(ctx: &Context, args: RunArgs) -> Result<Answer, Failure>
     let script = script(&args)?;
     let session = ctx.session()?;
     let host = session.believed(&args.host).await?;
-    let signer = ctx.signer(args.key.as_deref(), &session.config).await?;
+    let signer = ctx.signer(args.key.as_deref(), &session.config, session.purpose(Namespace::Job)).await?;
     let result_key = SecretKey::from_seed(&Zeroizing::new(random::<32>()?));
     let params = Params::JobRun(JobParams {
         script: Sha256::of(&script.bytes),

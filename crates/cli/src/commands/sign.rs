@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use authz::Order;
 use protocol::Sha256;
 
-use super::{Context, read_order, write_new};
+use super::cosign::next;
+use super::{Context, now, read_order, write_new};
 use crate::args::SignArgs;
 use crate::error::{Answer, Failure};
 use crate::render;
 use crate::resolve::{Memory, check_order_name};
-use crate::signer::Signer;
+use crate::signer::{Purpose, Signer};
 use crate::state::StateError;
 
 /// Where `ssh-keygen -Y sign` puts it too.
@@ -21,7 +22,7 @@ pub(super) fn signature_path(order: &Path) -> PathBuf {
 }
 
 /// The order as a person reads it, if its host is called what this machine calls it.
-fn shown(ctx: &Context, bytes: &[u8], order: &Order) -> Result<String, Failure> {
+pub(super) fn shown(ctx: &Context, bytes: &[u8], order: &Order) -> Result<String, Failure> {
     // An order can be read on a machine that never logged in: it knows no host.
     let known = match ctx.home().and_then(|home| Ok(home.memory()?)) {
         Err(Failure::State(StateError::NoHome | StateError::NoPolicy)) => Memory::new(),
@@ -50,21 +51,23 @@ pub(super) async fn sign(ctx: &Context, args: SignArgs) -> Result<Answer, Failur
     // Even with --quiet: nobody signs what they have not seen.
     eprint!("{}", shown(ctx, &bytes, &order)?);
     let home = ctx.home()?;
-    let key = match &args.key {
-        // Without a login, too.
-        Some(path) => Signer::choose(Some(path), None, &ctx.agent).await?,
-        None => ctx.signer(None, &home.config()?).await?,
-    };
     let namespace = order.kind().namespace();
     // A policy is not needed to sign, but where there is one a useless signature is worth a word.
-    if let Ok((policy, _)) = home.policy() {
-        ctx.note_useless(&policy, &key, namespace);
+    let policy = home.policy().ok().map(|(policy, _)| policy);
+    let purpose = Purpose { policy: policy.as_ref(), namespace: Some(namespace), now: now() };
+    let key = match &args.key {
+        // Without a login, too.
+        Some(path) => Signer::choose(Some(path), None, &ctx.agent, purpose).await?,
+        None => ctx.signer(None, &home.config()?, purpose).await?,
+    };
+    if let Some(policy) = &policy {
+        ctx.note_useless(policy, &key, namespace);
     }
     write_new(&output, key.sign(namespace, &bytes).await?.as_bytes(), args.force)?;
     Ok(Answer::ok(format!(
-        "Signed with {} for {namespace}: {}\nNext: writ submit {}\n",
+        "Signed with {} for {namespace}: {}\n{}",
         key.public().fingerprint(),
         output.display(),
-        args.order.display()
+        next(&order, policy.as_ref(), 1, &args.order)
     )))
 }

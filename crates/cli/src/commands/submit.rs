@@ -1,22 +1,22 @@
 //! `writ submit`.
 
-use std::path::Path;
-
 use authz::verify::CLOCK_SKEW_S;
 use authz::{Order, files};
 use protocol::Envelope;
 
+use super::cosign::{forecast, host_of, signature, signatures_beside};
 use super::sign::signature_path;
 use super::wait::Wanted;
 use super::{Context, Session, now, read_order, wait};
 use crate::args::SubmitArgs;
 use crate::error::{Answer, Failure};
 use crate::hub::HubError;
-use crate::resolve::{Believed, Memory, check_order_name};
+use crate::resolve::Believed;
 use crate::state::SubmittedOrder;
 use crate::text::utc;
 
 pub(super) async fn run(ctx: &Context, args: SubmitArgs) -> Result<Answer, Failure> {
+    let mut readable = None;
     let (session, host, payload) = match &args.raw {
         Some(name) => {
             let payload = files::read_limited(&args.order, Envelope::MAX_PAYLOAD as u64)?;
@@ -27,24 +27,17 @@ pub(super) async fn run(ctx: &Context, args: SubmitArgs) -> Result<Answer, Failu
         None => {
             let (payload, order) = read_order(&args.order)?;
             let session = ctx.session()?;
-            let roster = session.roster().await?;
-            let known: Memory = roster
-                .believed()
-                .map(|(_, host)| (host.name().clone(), host.statement.clone()))
-                .chain(session.home.memory()?)
-                .collect();
-            check_order_name(&order.host.name, &order.host.id, &known)?;
-            let host = roster.by_id(&order.host.id)?.1.clone();
-            if order.host.key != host.key.fingerprint()
-                || order.host.generation != host.statement.host_key_gen
-            {
-                return Err(Failure::OtherKey { host: host.name().clone() });
-            }
+            let host = host_of(&session, &order).await?;
+            readable = Some(order);
             (session, host, payload)
         }
     };
     let sigs = signatures(&args)?;
     let envelope = Envelope::new(payload.into(), sigs);
+    // It is sent all the same: the host decides, and its refusal is signed.
+    for why in readable.iter().flat_map(|order| forecast(order, &envelope, &session.policy)) {
+        ctx.note(&format!("note: the host will refuse: {why}"));
+    }
     send(ctx, &session, &host, envelope, &args).await
 }
 
@@ -136,26 +129,14 @@ fn signatures(args: &SubmitArgs) -> Result<Vec<String>, Failure> {
     if !args.sigs.is_empty() {
         return args.sigs.iter().map(|path| signature(path)).collect();
     }
-    match signature(&signature_path(&args.order)) {
-        Ok(sig) => Ok(vec![sig]),
-        Err(Failure::File(error)) if error.is_not_found() => {
-            if args.raw.is_some() {
-                return Ok(Vec::new());
-            }
-            Err(Failure::other(format!(
-                "{} is not signed (there is no {}): run `writ sign {}`, or name a signature with --sig",
-                args.order.display(),
-                signature_path(&args.order).display(),
-                args.order.display()
-            )))
-        }
-        Err(error) => Err(error),
+    let beside: Vec<_> = signatures_beside(&args.order)?.into_iter().map(|(_, armored)| armored).collect();
+    if beside.is_empty() && args.raw.is_none() {
+        return Err(Failure::other(format!(
+            "{} is not signed (there is no {}): run `writ sign {}`, or name a signature with --sig",
+            args.order.display(),
+            signature_path(&args.order).display(),
+            args.order.display()
+        )));
     }
-}
-
-fn signature(path: &Path) -> Result<String, Failure> {
-    let bytes = files::read_limited(path, Envelope::MAX_ARMOR as u64)?;
-    String::from_utf8(bytes).map_err(|_| {
-        Failure::other(format!("{} is not an SSH signature: sign with `writ sign`", path.display()))
-    })
+    Ok(beside)
 }

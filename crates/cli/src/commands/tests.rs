@@ -6,7 +6,8 @@ mod sessions;
 
 use std::path::{Path, PathBuf};
 
-use authz::statement::{verify_host, verify_login};
+use authz::sshsig::Claim;
+use authz::statement::{Standing, verify_host, verify_login};
 use authz::{Order, Outcome, RefusalCode};
 use clap::Parser as _;
 use protocol::api::EnrollmentApprove;
@@ -20,7 +21,7 @@ use crate::args::Cli;
 use crate::error::{Answer, Failure};
 use crate::hub::HubError;
 use crate::testing::{
-    alice, believed, done, ended, guest, host_key, mallory, name, policy, receipt, report, view,
+    NOW, alice, believed, done, ended, guest, host_key, mallory, name, policy, receipt, report, view,
 };
 
 pub(super) struct Desk {
@@ -111,8 +112,9 @@ async fn login_signs_for_the_pinned_hub_and_renews() {
         let (_, _, login) = says.heard.iter().rfind(|(_, path, _)| path.ends_with("/login")).unwrap();
         serde_json::from_slice(login).unwrap()
     };
-    let key = verify_login(&signed, &desk.hub.pin, &Sha256::of(b"c"), |_| true).unwrap();
-    assert_eq!(key, alice().public());
+    let known = |_: &Claim<'_>| Some(Standing { verify_required: false, max_validity_s: 0 });
+    let key = verify_login(&signed, &desk.hub.pin, &Sha256::of(b"c"), NOW, known).unwrap();
+    assert_eq!(key, alice().public().into());
     desk.hub.says.lock().unwrap().logged_out = true;
     let error = desk.run(&["hosts"]).await.unwrap_err();
     assert!(matches!(error, Failure::Hub(HubError::Login)) && error.to_string().contains("writ login"));
@@ -182,7 +184,7 @@ async fn enrollment_believes_only_the_host_that_knows_the_code() {
     assert!(shown.contains(&host_key(1).public().fingerprint().to_string()), "{shown}");
     let says = desk.hub.says.lock().unwrap();
     let sent: EnrollmentApprove = serde_json::from_slice(says.heard("POST", "approve").unwrap()).unwrap();
-    let (statement, by) = verify_host(&sent.statement, &policy()).unwrap();
+    let (statement, by) = verify_host(&sent.statement, &policy(), NOW).unwrap();
     assert_eq!((statement.name, by), (name("web1"), name("alice")));
     assert!(!desk.path("home/enrollments/7.json").exists(), "K is kept no longer than needed");
     assert!(desk.path("home/hosts/web1.json").exists());

@@ -3,9 +3,10 @@
 //! so only a used nonce or the order's own end of validity makes it harmless.
 
 use authz::verify::CLOCK_SKEW_S;
-use authz::{Namespace, Order, Outcome, Policy, Receipt, RefusalCode, sshsig};
+use authz::{Namespace, Order, Outcome, Policy, Receipt, RefusalCode, lookup};
 use protocol::{Envelope, HostName, Sha256};
 
+use crate::cosigning::{Needed, counting};
 use crate::text::utc;
 
 /// What is still to be feared of an order that a host refused.
@@ -98,25 +99,31 @@ fn blames_signatures(code: RefusalCode) -> bool {
             | RefusalCode::BadSignature
             | RefusalCode::UnknownSigner
             | RefusalCode::KeyType
+            | RefusalCode::Presence
+            | RefusalCode::Revoked
             | RefusalCode::Namespace
             | RefusalCode::Size
+            | RefusalCode::Threshold
     )
 }
 
-/// Every one, as a host demands it: one bad signature refuses the whole order.
+/// Every one, as a host demands it: one bad signature refuses the whole order, and so do too few.
 fn is_well_signed(envelope: &Envelope, policy: &Policy) -> bool {
     // What is no order is signed for no purpose; the one of most orders does.
-    let namespace =
-        Order::decode(&envelope.payload.0).map_or(Namespace::Op, |order| order.kind().namespace());
-    let good = |armored: &String| {
-        sshsig::decode(armored, namespace).is_ok_and(|signature| {
-            policy.may_sign(signature.claimed_key(), namespace).is_some()
-                && signature.verify(&envelope.payload.0).is_ok()
-        })
-    };
+    let order = Order::decode(&envelope.payload.0).ok();
+    let namespace = order.as_ref().map_or(Namespace::Op, |order| order.kind().namespace());
+    // Certificates at the order's own beginning: one that ended since accuses nobody, and one that did not
+    // count when the order was made does not either.
+    let made = order.as_ref().map_or(0, |order| order.nbf);
+    let judge = |armored: &String| lookup::judge(armored, namespace, &envelope.payload.0, policy, made);
     let fits =
         envelope.sigs.len() <= Envelope::MAX_SIGNATURES && envelope.payload.0.len() <= Envelope::MAX_PAYLOAD;
-    fits && !envelope.sigs.is_empty() && envelope.sigs.iter().all(good)
+    if !fits || envelope.sigs.is_empty() {
+        return false;
+    }
+    let Ok(by) = envelope.sigs.iter().map(judge).collect::<Result<Vec<_>, _>>() else { return false };
+    let needed = order.as_ref().and_then(|order| Some((order, Needed::of(order, policy)?)));
+    needed.is_none_or(|(order, needed)| counting(order, policy, &by) >= needed.signers)
 }
 
 #[cfg(test)]
@@ -187,6 +194,9 @@ mod tests {
             RefusalCode::KeyType,
             RefusalCode::Namespace,
             RefusalCode::Size,
+            RefusalCode::Presence,
+            RefusalCode::Revoked,
+            RefusalCode::Threshold,
         ] {
             assert!(judged(code, &good).altered, "{code}");
         }
@@ -197,6 +207,9 @@ mod tests {
         let script = Envelope::new(job.clone().into(), vec![alice().sign(Namespace::Job, &job)]);
         assert!(judged(RefusalCode::BadSignature, &script).altered);
         assert!(!judged(RefusalCode::BadSignature, &signed_by(job, &[alice()])).altered);
+        // Too few by the order's own word: the host is right.
+        let raised = authz::Order { min_signers: 2, ..order() }.encode();
+        assert!(!judged(RefusalCode::Threshold, &signed_by(raised, &[alice()])).altered);
         let mut over_other_bytes = good.clone();
         over_other_bytes.sigs = vec![alice().sign(Namespace::Op, b"other")];
         let mut other_purpose = good.clone();

@@ -1,10 +1,10 @@
 use authz::statement::sign_host;
 
 use super::*;
-use crate::testing::{believed, host_key, mallory, name, policy, statement, view, view_of};
+use crate::testing::{NOW, believed, host_key, mallory, name, policy, statement, view, view_of};
 
 fn roster(views: Vec<HostView>) -> Roster {
-    Roster::judge(views, &policy(), &Memory::new())
+    Roster::judge(views, &policy(), &Memory::new(), NOW)
 }
 
 fn memory(statements: &[HostStatement]) -> Memory {
@@ -74,7 +74,7 @@ fn forged_and_unsigned_statements_are_refused() {
 #[test]
 fn a_name_once_believed_keeps_its_host_key_and_generation() {
     let known = memory(&[statement(1, "web1")]);
-    let check = |s: &HostStatement| judge(&view_of(s), &policy(), &known);
+    let check = |s: &HostStatement| judge(&view_of(s), &policy(), &known, NOW);
     check(&statement(1, "web1")).unwrap();
     check(&statement(2, "db1")).unwrap();
     let changes = [
@@ -102,7 +102,7 @@ fn unknown_names_say_what_to_do() {
     let roster = roster(vec![view(1, "web1")]);
     assert!(roster.by_name(&name("wbe1")).unwrap_err().to_string().contains("did you mean 'web1'"));
     assert!(roster.by_id(&HostId::from_bytes([9; 16])).unwrap_err().to_string().contains("writ hosts"));
-    let empty = Roster::judge(vec![], &policy(), &Memory::new());
+    let empty = Roster::judge(vec![], &policy(), &Memory::new(), NOW);
     assert!(empty.by_name(&name("web1")).unwrap_err().to_string().contains("writ enroll new"));
     assert_eq!(believed(1, "web1").key, host_key(1).public());
 }

@@ -1,7 +1,7 @@
 //! Enrollment, both sides: operators make codes and vouch for hosts, agents use codes. The hub
 //! compares and stores; whom to believe is decided by the operator's tool and by the host.
 
-use authz::{Namespace, sshsig, statement};
+use authz::{Namespace, statement};
 use axum::extract::State;
 use axum::{Extension, Json};
 use protocol::api::{
@@ -15,6 +15,7 @@ use super::ApiError;
 use super::request::{InPath, JsonBody};
 use crate::app::App;
 use crate::live::Closing;
+use crate::operators::Entry;
 use crate::store::{EnrollmentError, NewEnrollment, Session};
 use crate::tls::DeviceKey;
 
@@ -87,12 +88,12 @@ pub(crate) async fn approve(
 /// The statement must be the caller's own, so that the hub's list of who vouched for what is true.
 /// Nobody else relies on this check: tools and hosts verify statements themselves.
 fn check_signer(app: &App, session: &Session, signed: &Signed) -> Result<(), ApiError> {
-    let signature = sshsig::decode(&signed.sig, Namespace::Enroll).map_err(|_| ApiError::NotYourStatement)?;
     let operators = app.operators.current().map_err(ApiError::Operators)?;
-    if operators.name_of(signature.claimed_key()) != Some(&session.operator) {
-        return Err(ApiError::NotYourStatement);
-    }
-    signature.verify(&signed.payload.0).map(drop).map_err(|_| ApiError::NotYourStatement)
+    statement::verify_known(signed, Namespace::Enroll, app.now(), |claim| {
+        operators.find(claim).filter(|entry| *entry.name() == session.operator).map(Entry::standing)
+    })
+    .map(drop)
+    .map_err(|_| ApiError::NotYourStatement)
 }
 
 fn compare(statement: &HostStatement, answer: &EnrollmentAnswer) -> Result<(), ApiError> {

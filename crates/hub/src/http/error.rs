@@ -40,6 +40,8 @@ pub(crate) enum ApiError {
     OtherHub,
     #[error("the login's signature is not valid: sign the challenge again")]
     BadSignature,
+    #[error("the login does not count: {0}")]
+    Unaccepted(#[source] authz::sshsig::SigError),
     #[error("the hub cannot read its operators file: its administrator finds the reason in the hub's log")]
     Operators(#[source] OperatorsError),
     #[error("the code must expire within 7 days and not at once: choose another expires_in_s")]
@@ -118,6 +120,7 @@ impl ApiError {
             Self::UnknownOperator(_) => (S::FORBIDDEN, "unknown_operator"),
             Self::OtherHub => (S::FORBIDDEN, "other_hub"),
             Self::BadSignature => (S::FORBIDDEN, "bad_signature"),
+            Self::Unaccepted(_) => (S::FORBIDDEN, "unaccepted_signature"),
             Self::Operators(_) => (S::SERVICE_UNAVAILABLE, "operators"),
             Self::BadExpiry => (S::UNPROCESSABLE_ENTITY, "bad_expiry"),
             Self::BadPolicySize => (S::UNPROCESSABLE_ENTITY, "bad_policy"),

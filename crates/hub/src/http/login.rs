@@ -1,5 +1,6 @@
 //! Logging in: a signed challenge, no passwords.
 
+use authz::sshsig::{Claim, SigError};
 use authz::statement::{self, StatementError};
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -47,22 +48,38 @@ pub(crate) async fn login(
         return Err(ApiError::BadChallenge);
     }
     let operators = app.operators.current().map_err(ApiError::Operators)?;
-    let key = statement::verify_login(&signed, &app.pin, &challenge, |key| operators.name_of(key).is_some())
-        .map_err(refuse)?;
-    let fingerprint = key.fingerprint();
-    let operator = operators.name_of(&key).ok_or(ApiError::UnknownOperator(fingerprint))?.clone();
+    let mut known = None;
+    let key = statement::verify_login(&signed, &app.pin, &challenge, now, |claim| {
+        let entry = operators.find(claim)?;
+        let ends = match claim {
+            Claim::Key(_) => u64::MAX,
+            Claim::Certificate { valid_before, .. } => *valid_before,
+        };
+        known = Some((entry, ends));
+        Some(entry.standing())
+    })
+    .map_err(refuse)?
+    .fingerprint();
+    let (entry, ends) = known.ok_or(ApiError::UnknownOperator(key))?;
+    let operator = entry.name().clone();
     let token = BASE64URL_NOPAD.encode(&random()?);
-    let expires_at = now + TOKEN_S;
-    let session = Session { operator: operator.clone(), key: fingerprint, expires_at };
+    // A login by certificate ends with the certificate.
+    let expires_at = (now + TOKEN_S).min(ends);
+    // The line of the operators file that let them in: removing it ends the session.
+    let session = Session { operator: operator.clone(), key: entry.fingerprint(), expires_at };
     app.store.add_token(&Sha256::of(token.as_bytes()), &session, now).await?;
-    tracing::info!(%operator, key = %fingerprint, "operator logged in");
+    tracing::info!(%operator, %key, "operator logged in");
     Ok(Json(LoginAnswer { token, operator, expires_at }))
 }
 
 fn refuse(error: StatementError) -> ApiError {
     match error {
-        StatementError::Signature(_) => ApiError::BadSignature,
-        StatementError::Signer(key) => {
+        // Only who made the signature learns why: the key was known, and nothing else is told.
+        StatementError::Signature(
+            error @ (SigError::NoTouch | SigError::NotVerified | SigError::Certificate(_)),
+        ) => ApiError::Unaccepted(error),
+        StatementError::Signature(_) | StatementError::Signer(_) => ApiError::BadSignature,
+        StatementError::Stranger(key) => {
             tracing::warn!(%key, "login by an unknown key refused");
             ApiError::UnknownOperator(key)
         }
@@ -77,7 +94,7 @@ fn refuse(error: StatementError) -> ApiError {
 pub(crate) struct Me {
     /// Whom the hub takes the caller for.
     pub(crate) operator: HostName,
-    /// The key that logged in.
+    /// The key that logged in; the CA's, where it was a certificate.
     pub(crate) key: Fingerprint,
     /// Unix seconds until which the token is good.
     pub(crate) expires_at: u64,

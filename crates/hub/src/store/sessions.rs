@@ -12,7 +12,7 @@ const MAX_CHALLENGES: i64 = 10_000;
 pub(crate) struct Session {
     /// The operator.
     pub(crate) operator: HostName,
-    /// The key that logged in.
+    /// The key that logged in; the CA's, where it was a certificate.
     pub(crate) key: Fingerprint,
     /// Unix seconds.
     pub(crate) expires_at: u64,
