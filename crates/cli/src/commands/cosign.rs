@@ -183,7 +183,7 @@ pub(super) async fn run(ctx: &Context, args: CosignArgs) -> Result<Answer, Failu
     if let Some(why) = useless(&order, &session.policy, &by, &new) {
         return Err(Failure::other(format!("{why}; nothing was signed")));
     }
-    let have = counting(&order, &session.policy, &[by.as_slice(), &[new.clone()]].concat());
+    let have = counting(&order, &session.policy, &[by.as_slice(), std::slice::from_ref(&new)].concat());
     if let Some(Needed { signers, role }) = Needed::of(&order, &session.policy) {
         eprintln!("The policy wants {signers} signer(s) of role {role}; with yours there are {have}.");
     }
