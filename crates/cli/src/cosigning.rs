@@ -32,8 +32,7 @@ impl Needed {
 /// How many of them count for the order: distinct operators of its role, with distinct keys (rule V20).
 pub fn counting(order: &Order, policy: &Policy, by: &[Signatory]) -> u32 {
     let Some(rule) = policy.rule(order.kind()) else { return 0 };
-    let counts =
-        |by: &&Signatory| policy.operator(&by.operator).is_some_and(|op| policy.counts_for(rule, op));
+    let counts = |by: &&Signatory| is_member(policy, rule, &by.operator);
     let counting: Vec<_> = by.iter().filter(counts).collect();
     let operators: BTreeSet<_> = counting.iter().map(|by| &by.operator).collect();
     let keys: BTreeSet<_> = counting.iter().map(|by| &by.key).collect();

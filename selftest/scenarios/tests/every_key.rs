@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use authz::policy::{Authority, Bounds, Credential, Operator, PolicyDocument, Role, Rule};
+use authz::policy::{Authority, Bounds, Credential, Operator, PolicyDocument, Role, Root, Rule};
 use authz::{Kind, Namespace, OperatorKey, Policy, lookup};
 use scenarios::bins::Bins;
 use scenarios::process::{Output, Process, run};
@@ -155,6 +155,7 @@ fn document(operators: Vec<(&str, Vec<Credential>)>, rollbacks: u32) -> PolicyDo
     let rule = |kind, threshold| Rule {
         kind,
         role: "ops".parse().unwrap(),
+        also: vec![],
         threshold,
         standing: true,
         max_validity_s: 3_600,
@@ -163,10 +164,13 @@ fn document(operators: Vec<(&str, Vec<Credential>)>, rollbacks: u32) -> PolicyDo
         v: 1,
         version: 1,
         prev: None,
+        root: Root { role: "ops".parse().unwrap(), threshold: 1 },
+        protected: vec![],
+        freshness_s: None,
         issued_at: now(),
         roles: vec![Role {
             name: "ops".parse().unwrap(),
-            namespaces: vec![Namespace::Op, Namespace::Enroll],
+            namespaces: vec![Namespace::Op, Namespace::Policy, Namespace::Enroll],
             members: operators.iter().map(|operator| operator.name.clone()).collect(),
         }],
         operators,
