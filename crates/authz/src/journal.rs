@@ -29,9 +29,9 @@
 //!
 //! | module | does |
 //! |---|---|
-//! | [`record`] | one record, and whether it follows |
-//! | [`scan`] | a directory, verified |
-//! | [`compact`] | what is forgotten, and when |
+//! | `record` | one record, and whether it follows |
+//! | `scan` | a directory, verified |
+//! | `compact` | what is forgotten, and when |
 
 mod compact;
 mod record;
@@ -290,9 +290,10 @@ impl NonceJournal {
         }
     }
 
-    /// Whether any file of a journal is there, also one that was only begun.
+    /// Whether any file of a journal is there, also one that was only begun; a directory that cannot be
+    /// read counts as one with a journal.
     pub fn exists(directory: &Path) -> bool {
-        Names::read(&Disk, directory).is_ok_and(|names| !names.is_empty())
+        Names::read(&Disk, directory).map_or(true, |names| !names.is_empty())
     }
 
     /// Whether all that is there is the trace of a making that was interrupted: no nonce can ever have been

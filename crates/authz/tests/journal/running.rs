@@ -69,6 +69,22 @@ fn a_journal_of_one_long_file_opens_and_goes_on() {
     assert_eq!(found(&journal), (1..=21).collect());
 }
 
+/// Once the next segment's file is there, a torn record in the one before would be damage: so nothing more
+/// goes there, also where another version of this program makes segments longer.
+#[test]
+fn nothing_is_added_to_a_segment_after_which_another_was_begun() {
+    let (rig, journal) = Rig::with(3);
+    drop(journal);
+    std::fs::write(rig.segment(2), "half a header").unwrap();
+    let before = std::fs::read(rig.segment(1)).unwrap();
+    let mut journal = NonceJournal::open_on(Box::new(Disk), rig.dir.path(), 1000).unwrap();
+    burn(&mut journal, 4).unwrap();
+    drop(journal);
+    assert_eq!(std::fs::read(rig.segment(1)).unwrap(), before);
+    assert_eq!(std::fs::metadata(rig.segment(2)).unwrap().len(), 2 * RECORD as u64);
+    assert_eq!(found(&rig.open().unwrap()), (1..=4).collect());
+}
+
 #[test]
 fn files_that_change_under_a_running_journal_are_noticed_before_the_next_record() {
     type Change = fn(&Rig);
