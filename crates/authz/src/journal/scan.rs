@@ -113,18 +113,15 @@ impl Found {
             begun: false,
             leftover,
         };
-        let mut expected = compacted.segments + 1;
-        if numbers.is_empty() {
-            return Err(JournalError::Missing { path: directory.join(segment_name(expected)) });
-        }
-        for (index, number) in numbers.iter().copied().enumerate() {
-            let path = directory.join(segment_name(expected));
+        let path = |number| directory.join(segment_name(number));
+        let Some(highest) = numbers.last().copied() else {
+            return Err(JournalError::Missing { path: path(compacted.segments + 1) });
+        };
+        for (expected, number) in (compacted.segments + 1..).zip(numbers) {
             if number != expected {
-                return Err(JournalError::Missing { path });
+                return Err(JournalError::Missing { path: path(expected) });
             }
-            expected += 1;
-            let last = index + 1 == numbers.len();
-            found.segment(layer, path, number, last)?;
+            found.segment(layer, path(number), number, number == highest)?;
         }
         Ok(found)
     }

@@ -315,10 +315,10 @@ impl Change {
         let mut parts = vec![whole.clone()];
         let step = if fine { 1 } else { 24 };
         let fill = |part: &mut Vec<u8>, from: usize, to: usize, with: Option<u8>| {
-            for place in from..to {
-                part[place] = match (content.get(place), with) {
+            for (place, byte) in part.iter_mut().enumerate().take(to).skip(from) {
+                *byte = match (content.get(place), with) {
                     (Some(old), _) => *old,
-                    (None, Some(byte)) => byte,
+                    (None, Some(garbage)) => garbage,
                     (None, None) => 0,
                 };
             }
