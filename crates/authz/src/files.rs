@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+pub mod layer;
+
 /// Largest secret file, in bytes.
 const MAX_SECRET: u64 = 64 * 1024;
 

@@ -175,6 +175,10 @@ pub(crate) fn burn(runner: &Runner, authorized: &Authorized<Order>) -> Result<()
     match burned {
         Ok(None) => Ok(()),
         Ok(Some(why)) => Err(Denied::new(RefusalCode::Replay, why).into()),
+        // A full disk: the order can come again.
+        Err(error) if error.burned_nothing() => {
+            Err(Denied::new(RefusalCode::Closed, format!("{}; nothing was accepted", chain(&error))).into())
+        }
         Err(error) => {
             runner.fail(&error);
             let why = format!("{}; nothing was started, and the order's nonce may be burned", chain(&error));

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use authz::files::{self, FileError};
-use authz::journal::{JournalError, NonceJournal, RECORD};
+use authz::journal::{JournalError, NonceJournal};
 use authz::{Authorized, Order};
 use protocol::job::MAX_SEALED_RESULT;
 use protocol::runner::RunnerAnswer;
@@ -48,6 +48,13 @@ pub enum LedgerError {
     },
 }
 
+impl LedgerError {
+    /// Whether this error of [`Ledger::burn`] certainly burned nothing and leaves the ledger as it was.
+    pub fn burned_nothing(&self) -> bool {
+        matches!(self, Self::Journal(error) if error.burned_nothing())
+    }
+}
+
 /// In the runner's words: `authz` speaks of the warden and its enrollment.
 fn journal_problem(error: &JournalError) -> String {
     let unknowable = "so it cannot be known which orders were used";
@@ -67,7 +74,12 @@ fn journal_problem(error: &JournalError) -> String {
             "the nonce journal had a disk error and takes nothing more: look at the disk, and restart the runner"
                 .to_owned()
         }
-        JournalError::Exists { .. } | JournalError::Burned { .. } | JournalError::File(_) => error.to_string(),
+        JournalError::Replaced { .. }
+        | JournalError::NoRoom { .. }
+        | JournalError::Foreign { .. }
+        | JournalError::Exists { .. }
+        | JournalError::Burned { .. }
+        | JournalError::File(_) => error.to_string(),
     }
 }
 
@@ -139,10 +151,17 @@ impl Ledger {
     pub fn has_history(directory: &Path) -> Result<bool, LedgerError> {
         let jobs = Jobs { directory: directory.join(JOBS) };
         match NonceJournal::inspect(directory) {
-            Ok(burned) => Ok(!burned.is_empty() || !jobs.list()?.is_empty()),
+            Ok(burned) => {
+                let forgotten = burned.compacted.burned();
+                Ok(!burned.ops.is_empty() || forgotten > 0 || !jobs.list()?.is_empty())
+            }
             // A journal without a whole first record is the trace of an interrupted beginning.
-            Err(JournalError::Missing { .. }) => Ok(!jobs.list()?.is_empty()),
-            Err(JournalError::Corrupt { path, .. }) => Ok(!is_trace(&path) || !jobs.list()?.is_empty()),
+            Err(JournalError::Missing { .. }) => {
+                Ok(NonceJournal::exists(directory) || !jobs.list()?.is_empty())
+            }
+            Err(JournalError::Corrupt { .. }) => {
+                Ok(!NonceJournal::is_trace(directory)? || !jobs.list()?.is_empty())
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -151,16 +170,7 @@ impl Ledger {
     pub fn create(directory: &Path) -> Result<Self, LedgerError> {
         let jobs = Jobs { directory: directory.join(JOBS) };
         files::prepare_state_dir(&jobs.directory)?;
-        let journal = match NonceJournal::create(directory) {
-            Err(JournalError::Exists { path }) => match NonceJournal::open(directory) {
-                Err(JournalError::Corrupt { .. }) if is_trace(&path) => {
-                    std::fs::remove_file(&path).map_err(|source| FileError::io("remove", &path, source))?;
-                    NonceJournal::create(directory)?
-                }
-                other => other?,
-            },
-            other => other?,
-        };
+        let journal = NonceJournal::begin(directory)?;
         let burned = journal.ops();
         Ok(Self { journal, jobs, burned })
     }
@@ -206,8 +216,8 @@ impl Ledger {
     pub fn inspect(directory: &Path) -> Result<(usize, BTreeMap<Sha256, Stage>), LedgerError> {
         let burned = NonceJournal::inspect(directory)?;
         let jobs = Jobs { directory: directory.join(JOBS) };
-        let stages = jobs.compare(|op| burned.contains(&short(op)))?;
-        Ok((burned.len(), stages))
+        let stages = jobs.compare(|op| burned.ops.contains(&short(op)))?;
+        Ok((burned.ops.len(), stages))
     }
 
     /// Whether this order was ever accepted.
@@ -349,11 +359,6 @@ fn short(op: &Sha256) -> [u8; 16] {
     let mut start = [0; 16];
     start.copy_from_slice(&op.as_bytes()[..16]);
     start
-}
-
-/// Whether a journal is so short that no nonce can ever have been burned in it.
-fn is_trace(journal: &Path) -> bool {
-    std::fs::metadata(journal).is_ok_and(|meta| meta.len() <= RECORD as u64)
 }
 
 #[cfg(test)]

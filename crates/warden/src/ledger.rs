@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use authz::files::{self, FileError};
-use authz::journal::{JournalError, NonceJournal};
+use authz::journal::{Compacted, JournalError, NonceJournal};
 use authz::log::{AuditLog, LogError};
 use authz::receipt::Signer;
 use authz::verify::{HostFacts, LogFacts};
@@ -62,6 +62,18 @@ pub enum LedgerError {
         "the audit log does not begin with this host's enrollment: signed orders are refused. There is no re-anchoring yet: root moves the state directory away and enrolls the host anew"
     )]
     LostEnrollment,
+}
+
+impl LedgerError {
+    /// Whether this error of [`Ledger::commit`] certainly burned nothing and leaves the ledger as it was.
+    pub fn burned_nothing(&self) -> bool {
+        matches!(self, Self::Journal(error) if error.burned_nothing())
+    }
+
+    /// Whether the journal takes nothing more, so that the warden has to start again.
+    pub fn is_of_the_journal(&self) -> bool {
+        matches!(self, Self::Journal(error) if !error.burned_nothing())
+    }
 }
 
 /// How far an accepted order has come.
@@ -197,15 +209,24 @@ impl Seen {
 
     /// Journal, log and order files are written in a fixed order, so each of them shows what another
     /// one lost.
-    fn compare(&self, burned: &BTreeSet<[u8; 16]>, open: &[OpenOrder]) -> Result<(), LedgerError> {
-        let short = |op: &Sha256| -> [u8; 16] {
-            let mut start = [0; 16];
-            start.copy_from_slice(&op.as_bytes()[..16]);
-            start
-        };
-        let accepted = open.iter().filter(|order| order.stage != Stage::Verified {}).map(|order| &order.op);
-        if let Some(op) = self.committed.iter().chain(accepted).find(|op| !burned.contains(&short(op))) {
+    fn compare(
+        &self,
+        burned: &BTreeSet<[u8; 16]>,
+        compacted: &Compacted,
+        open: &[OpenOrder],
+    ) -> Result<(), LedgerError> {
+        let mut accepted =
+            open.iter().filter(|order| order.stage != Stage::Verified {}).map(|order| &order.op);
+        if let Some(op) = accepted.find(|op| !burned.contains(&short(op))) {
             return Err(LedgerError::LostNonce { op: *op });
+        }
+        // What the log knows and the journal does not: exactly what the journal says it forgot.
+        let gone = || self.committed.iter().filter(|op| !burned.contains(&short(op)));
+        if !compacted.explains(gone().map(short)) {
+            return Err(match gone().next_back() {
+                Some(op) => LedgerError::LostNonce { op: *op },
+                None => LedgerError::LostOrder { op: "one of those that the journal forgot".into() },
+            });
         }
         let told: BTreeSet<[u8; 16]> =
             self.ended.keys().chain(open.iter().map(|order| &order.op)).map(short).collect();
@@ -223,10 +244,7 @@ impl Ledger {
         let orders = directory.join(ORDERS);
         files::prepare_state_dir(&orders)?;
         // A crash of an earlier attempt may have left either file, still without an entry.
-        let journal = match NonceJournal::create(directory) {
-            Err(JournalError::Exists { .. }) => NonceJournal::open(directory)?,
-            other => other?,
-        };
+        let journal = NonceJournal::begin(directory)?;
         let log = match AuditLog::create(directory) {
             Err(LogError::Exists { .. }) => {
                 AuditLog::open(directory, &identity.host_id, &identity.host_key.public(), |_| ())?
@@ -250,7 +268,7 @@ impl Ledger {
         files::prepare_state_dir(&orders)?;
         let open = read_open(&orders)?;
         let burned = journal.ops();
-        seen.compare(&burned, &open)?;
+        seen.compare(&burned, &journal.compacted(), &open)?;
         let ledger = Self { identity, boot_id: boot_id.to_owned(), orders, journal, log, seen };
         let mut interrupted = Vec::new();
         for open in open {
@@ -274,16 +292,20 @@ impl Ledger {
         let mut seen = Seen::default();
         let entries =
             AuditLog::inspect(directory, &identity.host_id, &identity.host_key.public(), |r| seen.visit(r))?;
-        seen.compare(&burned, &read_open(&directory.join(ORDERS))?)?;
-        Ok((burned.len(), entries))
+        seen.compare(&burned.ops, &burned.compacted, &read_open(&directory.join(ORDERS))?)?;
+        Ok((burned.ops.len(), entries))
     }
 
     fn path(&self, op: &Sha256) -> PathBuf {
         order_path(&self.orders, op)
     }
 
-    /// Writes how far an order has come, durably.
-    pub fn write_open(&self, open: &OpenOrder) -> Result<(), LedgerError> {
+    /// Writes how far an order has come, durably. Before an order is accepted this is the test for space,
+    /// also for its nonce.
+    pub fn write_open(&mut self, open: &OpenOrder) -> Result<(), LedgerError> {
+        if open.stage == (Stage::Verified {}) {
+            self.journal.reserve()?;
+        }
         let bytes =
             serde_json::to_vec(open).map_err(|_| LedgerError::Damaged { path: self.path(&open.op) })?;
         Ok(files::write_atomic(&self.path(&open.op), &bytes)?)
@@ -339,6 +361,14 @@ impl Ledger {
         let order = authorized.get();
         self.journal.burn(&order.nonce, authorized.op(), order.exp)?;
         self.log_committed(authorized.op(), order, authorized.signers(), now)
+    }
+
+    /// Forgets nonces that the signed floor is long past ([`NonceJournal::compact`]), but of no order that
+    /// has not ended. Gives how many. From then on orders with an `exp` up to the floor must be refused,
+    /// whatever the clock says.
+    pub fn compact(&mut self, floor: u64, now: u64) -> Result<u64, LedgerError> {
+        let open = read_open(&self.orders)?.iter().map(|order| short(&order.op)).collect();
+        Ok(self.journal.compact(floor, now, &open)?)
     }
 
     /// The log's half of [`Self::commit`]; also used when a crash came between the two.
@@ -404,6 +434,13 @@ impl Ledger {
     pub fn read(&self, first: u64, max: usize) -> Result<Vec<Signed>, LedgerError> {
         Ok(self.log.read(first, max)?)
     }
+}
+
+/// The journal keeps the start of an order's id.
+fn short(op: &Sha256) -> [u8; 16] {
+    let mut start = [0; 16];
+    start.copy_from_slice(&op.as_bytes()[..16]);
+    start
 }
 
 /// All order files of a directory.

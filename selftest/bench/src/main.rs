@@ -5,6 +5,7 @@
 //! |---|---|
 //! | none | verify a signed order and burn its nonce (e) |
 //! | `keys` | the whole verification for each type of key (e) |
+//! | `commit` | durable commits of the nonce journal |
 //! | `relay` | a session's bytes through hub and agent: throughput and echo (c, c') |
 //! | `job` | a signed script, from submitting it to its durable result (b) |
 //! | `wait` | how soon after a Proxmox task's end its waiter knows (f') |
@@ -18,6 +19,7 @@
 //! | [`ground`] | the stand with everything of ours, ready to be measured |
 //! | [`pve`] | a simulated Proxmox VE and the client |
 
+mod commit;
 mod ground;
 mod job;
 mod keys;
@@ -47,6 +49,8 @@ struct Cli {
 enum Command {
     /// The whole verification of an order, for each type of key
     Keys(keys::Args),
+    /// Durable commits a second of the nonce journal
+    Commit(commit::Args),
     /// A session's bytes through hub and agent: throughput and echo
     Relay(relay::Args),
     /// A signed script: from submitting it until its result is durable at both ends
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         None => verify::run(&cli.verify),
         Some(Command::Keys(args)) => keys::run(&args),
+        Some(Command::Commit(args)) => commit::run(&args),
         Some(Command::Relay(args)) => measure(relay::run(&args)),
         Some(Command::Job(args)) => measure(job::run(&args)),
         Some(Command::Wait(args)) => measure(pve::wait::run(&args)),

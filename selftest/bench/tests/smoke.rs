@@ -34,6 +34,14 @@ fn verify() {
 }
 
 #[test]
+fn commit() {
+    let text = bench(&["commit", "--rounds", "1", "--commits", "5"]);
+    for name in ["limit: ", "writ: "] {
+        assert_eq!(rows(&text, name), 1, "{name}: {text}");
+    }
+}
+
+#[test]
 fn relay() {
     let text = bench(&["relay", "--rounds", "1", "--mib", "1", "--echoes", "3", "--streams", "2"]);
     for name in ["floor: ", "floor 2: ", "writ: hub and agent", "writ: ssh through", "peer: ssh straight"] {

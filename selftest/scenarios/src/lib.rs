@@ -13,6 +13,7 @@
 //! | [`courier`] | talks to the hub's API directly, with orders written by hand |
 //! | [`evil_hub`] | what somebody could do who owns the hub: rewrite its database |
 //! | [`forge`] | changes an order the way an attacker or a mistake would |
+//! | [`journal_writer`] | a process that burns nonces until it is killed |
 //! | [`recordings`] | reads recorded answers with the client's decoders |
 //! | [`demo`] | `./run demo` |
 //!
@@ -25,6 +26,7 @@ pub mod courier;
 pub mod demo;
 pub mod evil_hub;
 pub mod forge;
+pub mod journal_writer;
 pub mod process;
 pub mod processes;
 pub mod recordings;

@@ -28,12 +28,34 @@ enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Burn nonces in a journal and say so; started by tests, which kill it
+    #[command(hide = true)]
+    JournalWriter {
+        /// Where the journal is
+        directory: PathBuf,
+        /// How many; without it, until there is no room
+        #[arg(long)]
+        count: Option<u64>,
+    },
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     match Args::parse().command {
         Command::Demo { once } => demo(once).await,
+        Command::JournalWriter { directory, count } => {
+            let done = match count {
+                Some(count) => scenarios::journal_writer::run(&directory, count),
+                None => scenarios::journal_writer::run_until_full(&directory),
+            };
+            match done {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(trouble) => {
+                    eprintln!("journal-writer: {trouble}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
         Command::Recordings { files } => match scenarios::recordings::run(&files) {
             Ok(counts) if counts.is_good() => ExitCode::SUCCESS,
             Ok(_) => ExitCode::FAILURE,

@@ -1,4 +1,5 @@
 use authz::Kind;
+use authz::journal::RECORD;
 
 use super::*;
 use crate::testing::{self, NOW};

@@ -135,6 +135,9 @@ pub(crate) async fn commit(
         Ok(None) => {}
         Ok(Some(why)) => return Err(refuse(RefusalCode::Replay, why)),
         Err(error) => {
+            if error.is_of_the_journal() {
+                warden.fail(&error);
+            }
             return Err(refuse(RefusalCode::Closed, format!("{}; nothing was accepted", chain(&error))));
         }
     }
@@ -146,6 +149,11 @@ pub(crate) async fn commit(
     match committed {
         Ok(None) => {}
         Ok(Some(why)) => return Err(refuse(RefusalCode::Replay, why)),
+        // The order's file says VERIFIED and its nonce is free: it goes when the order comes again, or at
+        // the next start.
+        Err(error) if error.burned_nothing() => {
+            return Err(refuse(RefusalCode::Closed, format!("{}; nothing was accepted", chain(&error))));
+        }
         Err(error) => {
             warden.fail(&error);
             tracing::error!(op = %open.op, "the nonce may be burned; the order was not carried out");

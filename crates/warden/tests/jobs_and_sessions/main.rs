@@ -4,6 +4,7 @@
 mod crashes;
 mod fake_runner;
 mod jobs;
+mod journal;
 mod rig;
 mod server;
 mod sessions;
