@@ -8,6 +8,7 @@
 //! | [`sshsig`] | whether an armored SSHSIG is a signature at all: our strict profile |
 //! | [`order`] | what an order says; one spelling per order |
 //! | [`lookup`] | whose signature it is, by a policy |
+//! | [`world`] | whether the live world is the one that the signer saw |
 //! | [`policy`] | who may order which kind, and the bounds of unsigned change |
 //! | [`plan`] | what an order would do, signed by the host that would do it |
 //! | [`clock`] | what a host may believe about the time |
@@ -45,6 +46,7 @@ pub mod sshsig;
 pub mod statement;
 pub mod verify;
 mod wire;
+pub mod world;
 
 pub use keys::{KeyBytes, KeyError, OperatorIdentity, OperatorKey, PublicKey};
 pub use namespace::Namespace;

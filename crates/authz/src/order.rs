@@ -1,28 +1,31 @@
 //! Orders: what an operator signs. One JSON object, one spelling (`security.md` 2.1, 2.2).
 //!
-//! The payload has its final shape. Of the closed list of kinds ([`Kind`]) those in [`Params`] can
-//! be carried out so far; the others are recognised and refused by name.
+//! Every kind of the closed list ([`Kind`]) has typed parameters here ([`Params`]), but two:
+//! `policy.update` and `key.revoke` are signed documents for a whole fleet, not orders to one host.
+//! Which of them a host carries out is the host's affair.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`kind`] | the closed list: name, namespace, class, binding |
 //! | [`params`] | what each kind needs to know |
+//! | [`pre`] | the world as the signer saw it, and which of its facts each kind states |
 
 pub mod kind;
 pub mod params;
+pub mod pre;
+mod together;
 
 use protocol::text::SafeText;
-use protocol::{Fingerprint, GuestRef, HostId, HostName, Nonce, RunState, Sha256, SnapshotRef};
+use protocol::{Envelope, Fingerprint, GuestRef, HostId, HostName, Nonce, Sha256, Vmid};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::canonical::{self, CanonicalError, MAX_INTEGER};
 
 pub use kind::{Binding, Class, Kind};
-pub use params::{
-    EnvVar, JobParams, MAX_FORWARDS, MAX_JOB_S, MAX_SESSION_S, MIN_IDLE_S, NoParams, Params, RollbackParams,
-    SessionMode, SessionParams, SnapshotParams, TagParams,
-};
+pub use params::*;
+pub use pre::{MAX_BACKUPS, MAX_REPLICATION, MAX_SNAPSHOTS, MAX_VOLUMES, Need, Needs, Preconditions};
 
 /// Why a payload is not an order.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +36,17 @@ pub enum OrderError {
     /// A kind outside the closed list.
     #[error("there is no order kind {0:?}: see the list in `writ op --help`")]
     NoSuchKind(String),
-    /// In the list, not built.
-    #[error("orders of kind {0} cannot be carried out by this version yet")]
-    NotBuilt(Kind),
+    /// In the list, and a document for the whole fleet instead of an order to a host.
+    #[error("{kind} is not ordered from one host: it is a signed document of its own, see `{how} --help`")]
+    NotAnOrder {
+        /// The kind.
+        kind: Kind,
+        /// The command that makes the document.
+        how: &'static str,
+    },
     /// A number above 2^53 (V19).
     #[error("the number in field {0} is above 2^53")]
-    TooLarge(&'static str),
+    TooLarge(String),
     /// Not version 1.
     #[error("order format version {0} is not supported: this version reads 1")]
     Version(u32),
@@ -55,6 +63,14 @@ pub enum OrderError {
     /// A kind that is about the host names a guest.
     #[error("an order of kind {0} is about the host: it must name no guest and no guest's state")]
     NoGuest(Kind),
+    /// A precondition that this kind does not compare: stating it would look safer than it is.
+    #[error("an order of kind {kind} must not state {field}, because nobody would compare it: leave it out")]
+    Needless {
+        /// The kind.
+        kind: Kind,
+        /// The field.
+        field: &'static str,
+    },
     /// A precondition that this kind needs is absent. There is no optional safety.
     #[error("an order of kind {kind} must state {missing}: prepare it with `writ op`")]
     Precondition {
@@ -80,18 +96,6 @@ pub struct HostRef {
     pub cluster: Option<String>,
     /// The operators' name for it; for display only.
     pub name: HostName,
-}
-
-/// The world as the signer saw it. The warden reads it again and refuses on any difference.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Preconditions {
-    /// Whether the guest runs.
-    pub state: Option<RunState>,
-    /// Proxmox's digest of the whole configuration.
-    pub digest: Option<String>,
-    /// The snapshot: name, time and parent.
-    pub snapshot: Option<SnapshotRef>,
 }
 
 /// The plan that the signer approved.
@@ -222,27 +226,22 @@ impl Order {
 
     /// Parses bytes that are already known to be signed (rule V17), with `encode(parse(x)) == x`.
     pub fn decode(bytes: &[u8]) -> Result<Self, OrderError> {
+        // V1: nothing longer is read at all.
+        if bytes.len() > Envelope::MAX_PAYLOAD {
+            let detail = format!("longer than {} bytes", Envelope::MAX_PAYLOAD);
+            return Err(CanonicalError::Malformed { what: "order", detail }.into());
+        }
         let spelled: Spelled = canonical::decode("order", bytes)?;
         if spelled.v != 1 {
             return Err(OrderError::Version(spelled.v));
         }
         let kind: Kind = spelled.kind.parse()?;
-        for (number, field) in [
-            (spelled.nbf, "nbf"),
-            (spelled.exp, "exp"),
-            (spelled.policy.version, "policy.version"),
-            (spelled.after.as_ref().map_or(0, |after| after.size), "after.size"),
-            (spelled.pre.snapshot.as_ref().map_or(0, |snapshot| snapshot.time), "pre.snapshot.time"),
-            (
-                spelled.guest.as_ref().and_then(|guest| guest.identity.meta_ctime).unwrap_or(0),
-                "guest.identity.meta_ctime",
-            ),
-        ] {
-            if number > MAX_INTEGER {
-                return Err(OrderError::TooLarge(field));
-            }
-        }
         let params = Params::parse(kind, spelled.params.get())?;
+        // V19, wherever the number stands.
+        let value: Value = serde_json::from_slice(bytes).map_err(|_| CanonicalError::NotCanonical)?;
+        if let Some(path) = too_large(&value, "") {
+            return Err(OrderError::TooLarge(path));
+        }
         let Spelled {
             host,
             guest,
@@ -273,53 +272,68 @@ impl Order {
             reason,
             ticket,
         };
-        order.check_preconditions()?;
+        order.check()?;
         // The parameters were raw until now: their spelling counts too.
         if order.encode() == bytes { Ok(order) } else { Err(CanonicalError::NotCanonical.into()) }
     }
 
-    fn check_preconditions(&self) -> Result<(), OrderError> {
-        self.params.check()?;
+    /// The guest that it is about: the order's, or the one whose number is in its parameters.
+    pub fn vmid(&self) -> Option<Vmid> {
+        self.guest.as_ref().map(|guest| guest.vmid).or_else(|| match &self.params {
+            Params::GuestCreate(params) => Some(params.vmid),
+            Params::BackupDelete(params) => Some(params.owner.vmid),
+            Params::BackupPrune(params) => Some(params.owner.vmid),
+            Params::VolumeDelete(VolumeDeleteParams { owner: VolumeOwner::Gone { vmid, .. }, .. }) => {
+                Some(*vmid)
+            }
+            _ => None,
+        })
+    }
+
+    fn check(&self) -> Result<(), OrderError> {
         let kind = self.kind();
+        let wrong = |(field, allowed)| OrderError::Range { kind, field, allowed };
         let missing = |missing| Err(OrderError::Precondition { kind, missing });
-        let Some(guest) = &self.guest else {
-            return match self.params {
-                Params::JobRun(_) | Params::SessionOpen(_) if self.pre == Preconditions::default() => Ok(()),
-                Params::JobRun(_) | Params::SessionOpen(_) => Err(OrderError::NoGuest(kind)),
-                Params::GuestStart(_)
-                | Params::GuestTag(_)
-                | Params::SnapshotCreate(_)
-                | Params::SnapshotRollback(_)
-                | Params::SnapshotDelete(_) => missing("guest"),
-            };
-        };
-        if guest.identity.is_empty() {
-            return missing("guest.identity (a UUID, MAC addresses or volumes)");
+        self.params.check().map_err(wrong)?;
+        let needs = self.needs();
+        match (&self.guest, needs.guest) {
+            (None, Need::Must) => return missing("guest"),
+            (Some(_), Need::No) => return Err(OrderError::NoGuest(kind)),
+            (Some(_), Need::Must | Need::May) | (None, Need::No | Need::May) => {}
         }
-        if guest.identity.giid.is_some() {
-            return missing("guest.identity without giid (instance ids are not built yet)");
-        }
-        match self.params {
-            Params::SnapshotRollback(_) | Params::SnapshotDelete(_) => {
-                if self.pre.state.is_none_or(|state| state == RunState::Unknown) {
-                    return missing("pre.state");
-                }
-                if self.pre.digest.is_none() {
-                    return missing("pre.digest");
-                }
-                if self.pre.snapshot.is_none() {
-                    return missing("pre.snapshot (name, time and parent)");
-                }
+        if let Some(guest) = &self.guest {
+            if guest.identity.is_empty() {
+                return missing("guest.identity (a UUID, MAC addresses or volumes)");
             }
-            Params::GuestTag(_) => {
-                if self.pre.digest.is_none() {
-                    return missing("pre.digest");
-                }
+            if guest.identity.giid.is_some() {
+                return missing("guest.identity without giid (instance ids are not built yet)");
             }
-            Params::JobRun(_) | Params::SessionOpen(_) => return Err(OrderError::NoGuest(kind)),
-            Params::GuestStart(_) | Params::SnapshotCreate(_) => {}
+            together::check_guest(guest).map_err(wrong)?;
         }
-        Ok(())
+        let cluster = self.host.cluster.as_deref().unwrap_or_default();
+        if cluster.len() > 64 || !cluster.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            return Err(wrong(("host.cluster", "at most 64 letters, digits and '-', or null")));
+        }
+        self.pre.check(kind, &needs)?;
+        self.check_together()
+    }
+}
+
+/// Where a number above 2^53 stands. (As deep as the parser went: at most 128.)
+fn too_large(value: &Value, path: &str) -> Option<String> {
+    match value {
+        Value::Number(number) => number
+            .as_u64()
+            .is_none_or(|number| number > MAX_INTEGER)
+            .then(|| path.trim_start_matches('.').to_owned()),
+        Value::Array(items) => {
+            items.iter().enumerate().find_map(|(at, item)| too_large(item, &format!("{path}[{at}]")))
+        }
+        // Only keys that the typed parser knows are left, so the path is safe to show.
+        Value::Object(fields) => {
+            fields.iter().find_map(|(key, value)| too_large(value, &format!("{path}.{key}")))
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => None,
     }
 }
 

@@ -125,12 +125,13 @@ pub fn verify(
     // V17: only now are the bytes parsed, and they are the ones that were verified.
     let order = Order::decode(&envelope.payload.0).map_err(|error| {
         let code = match error {
-            OrderError::NotBuilt(_) | OrderError::NoSuchKind(_) => RefusalCode::Kind,
+            OrderError::NotAnOrder { .. } | OrderError::NoSuchKind(_) => RefusalCode::Kind,
             OrderError::Canonical(_)
             | OrderError::TooLarge(_)
             | OrderError::Version(_)
             | OrderError::Range { .. }
             | OrderError::NoGuest(_)
+            | OrderError::Needless { .. }
             | OrderError::Precondition { .. } => RefusalCode::BadOrder,
         };
         refuse(code, error.to_string())

@@ -18,7 +18,7 @@ pub struct IdError {
 }
 
 impl IdError {
-    fn new(what: &'static str, rule: &'static str, got: &str) -> Self {
+    pub(crate) fn new(what: &'static str, rule: &'static str, got: &str) -> Self {
         // Hostile input can be long; the error should not be.
         let got = got.chars().take(80).collect();
         Self { what, rule, got }
@@ -46,6 +46,7 @@ macro_rules! spelled {
         }
     };
 }
+pub(crate) use spelled;
 
 /// Fixed-size bytes spelled as lower-case hexadecimal.
 macro_rules! hex_id {
@@ -214,6 +215,7 @@ macro_rules! name_id {
         spelled!($type);
     };
 }
+pub(crate) use name_id;
 
 fn is_label(text: &str) -> bool {
     (1..=63).contains(&text.len())

@@ -12,6 +12,7 @@
 //! | [`envelope`] | signed bytes: a payload and the SSHSIG signatures over it |
 //! | [`enroll`] | the enrollment code and the host's answer to it |
 //! | [`guest`] | what a guest is beyond its VMID |
+//! | [`refs`] | volumes, backups, disks, storages and slots as an order names them |
 //! | [`report`] | HostReport: what a host knows about itself; unknown is a value |
 //! | [`desired`] | desired state and the operator's TOML document |
 //! | [`plan`] | steps, and what waits for a signature |
@@ -36,6 +37,7 @@ pub mod ids;
 pub mod job;
 pub mod local;
 pub mod plan;
+pub mod refs;
 pub mod report;
 pub mod runner;
 pub mod text;

@@ -1,247 +1,171 @@
-//! Parameters, typed per kind.
+//! Parameters, typed per kind. Each type is in the module of what it is about; all are closed:
+//! no free maps, lists bounded and without duplicates, numbers within a range, strings of a grammar.
 
-use protocol::text::SafeText;
-use protocol::{Ed25519Key, EnvName, ForwardTarget, Interpreter, Sha256, SnapshotName, Tag, UserName};
-use serde::{Deserialize, Serialize};
+mod backup;
+mod disk;
+mod guest;
+mod host;
+mod job;
+mod options;
+mod plan;
+mod session;
+mod snapshot;
+mod storage;
+mod usb;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::{Kind, OrderError};
 use crate::canonical::CanonicalError;
 
-/// Parameters, typed per kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Params {
-    /// `guest.start`
-    GuestStart(NoParams),
-    /// `guest.tag`
-    GuestTag(TagParams),
-    /// `snapshot.create`
-    SnapshotCreate(SnapshotParams),
-    /// `snapshot.rollback`: back to the snapshot named in the preconditions.
-    SnapshotRollback(RollbackParams),
-    /// `snapshot.delete`: the snapshot named in the preconditions.
-    SnapshotDelete(NoParams),
-    /// `job.run`
-    JobRun(JobParams),
-    /// `session.open`
-    SessionOpen(SessionParams),
+pub use backup::{BackupDeleteParams, BackupMode, BackupOwner, BackupParams, BackupPruneParams, Compression};
+pub use disk::{DetachParams, GrowParams, MoveParams, VolumeDeleteParams, VolumeOwner};
+pub use guest::{
+    AdoptParams, Amount, ConfigChange, ConfigParams, CreateParams, DestroyParams, NetParams, NoParams,
+    PowerOffParams, RebootParams, ResizeParams, RestoreOverParams, SuspendParams, TagParams, TemplateSource,
+};
+pub use host::{Arch, Checkpoint, ReanchorParams, RebindParams, UpdateParams};
+pub use job::{EnvVar, JobParams, MAX_JOB_S};
+pub use options::{ConfigKey, ConfigValue};
+pub use plan::ApproveParams;
+pub use session::{MAX_FORWARDS, MAX_SESSION_S, MIN_IDLE_S, SessionMode, SessionParams};
+pub use snapshot::{RollbackParams, SnapshotParams};
+pub use storage::{Backing, ContentType, StorageAddParams, StorageRemoveParams, TemplateParams};
+pub use usb::{Filesystem, MountParams, UnmountParams};
+
+/// A field, and what it must be.
+pub(crate) type Wrong = (&'static str, &'static str);
+
+/// What parsing alone does not show.
+trait Checked: Serialize + DeserializeOwned {
+    /// Ranges, bounds and duplicates.
+    fn check(&self) -> Result<(), Wrong> {
+        Ok(())
+    }
 }
 
-/// No parameters.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NoParams {}
-
-/// Of `guest.tag`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TagParams {
-    /// All tags it shall have.
-    pub tags: Vec<Tag>,
-}
-
-/// Of `snapshot.create`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SnapshotParams {
-    /// The new snapshot's name.
-    pub snapshot: SnapshotName,
-}
-
-/// Of `snapshot.rollback`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RollbackParams {
-    /// Start the guest afterwards. (Rollback hard-stops a running guest.)
-    pub start: bool,
-}
-
-/// Of `job.run`: one script, run once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct JobParams {
-    /// SHA-256 of the script's bytes. They travel beside the order, sealed to the host's key.
-    pub script: Sha256,
-    /// Their number, 1 to [`protocol::job::MAX_SCRIPT`].
-    pub script_len: u32,
-    /// What reads the script.
-    pub interpreter: Interpreter,
-    /// Arguments after the script, at most 64.
-    pub args: Vec<SafeText>,
-    /// As whom it runs, with that user's groups.
-    pub user: UserName,
-    /// Added to a clean environment; at most 64, each name once.
-    pub env: Vec<EnvVar>,
-    /// Killed after so many seconds, 1 to [`MAX_JOB_S`].
-    pub timeout_s: u32,
-    /// Output that is kept, both streams together; bytes, up to [`protocol::job::MAX_OUTPUT`]. More is
-    /// read and dropped.
-    pub max_output: u32,
-    /// To whom the result is sealed.
-    pub result_key: Ed25519Key,
-}
-
-/// One variable of a script's environment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EnvVar {
-    /// Name.
-    pub name: EnvName,
-    /// Value.
-    pub value: SafeText,
-}
-
-/// Longest running time of a script, seconds.
-pub const MAX_JOB_S: u32 = 24 * 3600;
-/// Longest session, seconds.
-pub const MAX_SESSION_S: u32 = 24 * 3600;
-/// Shortest idle time of a session, seconds.
-pub const MIN_IDLE_S: u32 = 5;
-/// Most forward targets of a session.
-pub const MAX_FORWARDS: usize = 16;
-
-/// Of `session.open`: one SSH connection.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SessionParams {
-    /// The one key that may log in, made for this session.
-    pub key: Ed25519Key,
-    /// As whom.
-    pub user: UserName,
-    /// What it may do.
-    pub mode: SessionMode,
-    /// Where it may forward to, besides; at most [`MAX_FORWARDS`], each once. Nothing listed, no forwards.
-    pub forwards: Vec<ForwardTarget>,
-    /// Ended after so many idle seconds, [`MIN_IDLE_S`] to [`MAX_SESSION_S`].
-    pub idle_s: u32,
-    /// Ended after so many seconds whatever happens, [`MIN_IDLE_S`] to [`MAX_SESSION_S`].
-    pub max_s: u32,
-}
-
-/// What sshd can enforce.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "allow", rename_all = "snake_case", deny_unknown_fields)]
-pub enum SessionMode {
-    /// Shell, commands, sftp.
-    Full {},
-    /// Exactly this command, whatever is asked for.
-    Exec {
-        /// Given to the user's shell.
-        command: SafeText,
-    },
-    /// Files only.
-    Sftp {},
-    /// Only what is in `forwards`.
-    Forward {},
-}
-
-impl std::fmt::Display for SessionMode {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Full {} => f.write_str("shell, commands and sftp"),
-            Self::Exec { command } => write!(f, "the one command {:?}", command.as_str()),
-            Self::Sftp {} => f.write_str("sftp only"),
-            Self::Forward {} => f.write_str("forwards only"),
+/// Declares the kinds that are orders, each with its parameters' type.
+macro_rules! params {
+    ($($(#[$doc:meta])* $variant:ident($type:ident);)*) => {
+        /// Parameters, typed per kind.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum Params {
+            $($(#[$doc])* $variant($type),)*
         }
-    }
-}
 
-impl JobParams {
-    fn check(&self) -> Result<(), (&'static str, &'static str)> {
-        let names: std::collections::BTreeSet<_> = self.env.iter().map(|var| &var.name).collect();
-        if !(1..=protocol::job::MAX_SCRIPT).contains(&(self.script_len as usize)) {
-            Err(("params.script_len", "1 to 262144 (256 KiB)"))
-        } else if self.args.len() > 64 {
-            Err(("params.args", "a list of at most 64"))
-        } else if self.env.len() > 64 || names.len() != self.env.len() {
-            Err(("params.env", "a list of at most 64, each name once"))
-        } else if !(1..=MAX_JOB_S).contains(&self.timeout_s) {
-            Err(("params.timeout_s", "1 to 86400 (a day)"))
-        } else if self.max_output as usize > protocol::job::MAX_OUTPUT {
-            Err(("params.max_output", "at most 2097152 (2 MiB)"))
-        } else {
-            Ok(())
-        }
-    }
-}
-
-impl SessionParams {
-    fn check(&self) -> Result<(), (&'static str, &'static str)> {
-        let targets: std::collections::BTreeSet<_> = self.forwards.iter().collect();
-        let times = MIN_IDLE_S..=MAX_SESSION_S;
-        if self.forwards.len() > MAX_FORWARDS || targets.len() != self.forwards.len() {
-            Err(("params.forwards", "a list of at most 16, each target once"))
-        } else if self.mode == (SessionMode::Forward {}) && self.forwards.is_empty() {
-            Err(("params.forwards", "a list of at least one target where only forwards are allowed"))
-        } else if matches!(&self.mode, SessionMode::Exec { command } if command.as_str().trim().is_empty()) {
-            Err(("params.mode.command", "a command"))
-        } else if !times.contains(&self.idle_s) {
-            Err(("params.idle_s", "5 to 86400 (a day)"))
-        } else if !times.contains(&self.max_s) {
-            Err(("params.max_s", "5 to 86400 (a day)"))
-        } else {
-            Ok(())
-        }
-    }
-}
-
-impl Params {
-    /// The kind that these belong to.
-    pub const fn kind(&self) -> Kind {
-        match self {
-            Self::GuestStart(_) => Kind::GuestStart,
-            Self::GuestTag(_) => Kind::GuestTag,
-            Self::SnapshotCreate(_) => Kind::SnapshotCreate,
-            Self::SnapshotRollback(_) => Kind::SnapshotRollback,
-            Self::SnapshotDelete(_) => Kind::SnapshotDelete,
-            Self::JobRun(_) => Kind::JobRun,
-            Self::SessionOpen(_) => Kind::SessionOpen,
-        }
-    }
-
-    pub(super) fn check(&self) -> Result<(), OrderError> {
-        let checked = match self {
-            Self::JobRun(params) => params.check(),
-            Self::SessionOpen(params) => params.check(),
-            Self::GuestStart(_)
-            | Self::GuestTag(_)
-            | Self::SnapshotCreate(_)
-            | Self::SnapshotRollback(_)
-            | Self::SnapshotDelete(_) => Ok(()),
-        };
-        checked.map_err(|(field, allowed)| OrderError::Range { kind: self.kind(), field, allowed })
-    }
-
-    pub(super) fn parse(kind: Kind, json: &str) -> Result<Self, OrderError> {
-        fn typed<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, OrderError> {
-            serde_json::from_str(json).map_err(|error| {
-                let detail = format!("params: {}", protocol::text::printable(&error.to_string()));
-                CanonicalError::Malformed { what: "order", detail }.into()
-            })
-        }
-        Ok(match kind {
-            Kind::GuestStart => Self::GuestStart(typed(json)?),
-            Kind::GuestTag => Self::GuestTag(typed(json)?),
-            Kind::SnapshotCreate => Self::SnapshotCreate(typed(json)?),
-            Kind::SnapshotRollback => Self::SnapshotRollback(typed(json)?),
-            Kind::SnapshotDelete => Self::SnapshotDelete(typed(json)?),
-            Kind::JobRun => Self::JobRun(typed(json)?),
-            Kind::SessionOpen => Self::SessionOpen(typed(json)?),
-            other => return Err(OrderError::NotBuilt(other)),
-        })
-    }
-
-    pub(super) fn to_raw(&self) -> Box<RawValue> {
-        let raw = match self {
-            Self::GuestStart(params) | Self::SnapshotDelete(params) => {
-                serde_json::value::to_raw_value(params)
+        impl Params {
+            /// The kind that these belong to.
+            pub const fn kind(&self) -> Kind {
+                match self { $(Self::$variant(_) => Kind::$variant),* }
             }
-            Self::GuestTag(params) => serde_json::value::to_raw_value(params),
-            Self::SnapshotCreate(params) => serde_json::value::to_raw_value(params),
-            Self::SnapshotRollback(params) => serde_json::value::to_raw_value(params),
-            Self::JobRun(params) => serde_json::value::to_raw_value(params),
-            Self::SessionOpen(params) => serde_json::value::to_raw_value(params),
-        };
-        raw.expect("parameters hold only strings, numbers, booleans and lists")
-    }
+
+            pub(super) fn check(&self) -> Result<(), Wrong> {
+                match self { $(Self::$variant(params) => params.check()),* }
+            }
+
+            pub(super) fn parse(kind: Kind, json: &str) -> Result<Self, OrderError> {
+                match kind {
+                    $(Kind::$variant => typed(json).map(Self::$variant),)*
+                    Kind::PolicyUpdate => Err(OrderError::NotAnOrder { kind, how: "writ policy apply" }),
+                    Kind::KeyRevoke => Err(OrderError::NotAnOrder { kind, how: "writ policy revoke" }),
+                }
+            }
+
+            pub(super) fn to_raw(&self) -> Box<RawValue> {
+                match self { $(Self::$variant(params) => serde_json::value::to_raw_value(params)),* }
+                    .expect("parameters hold only strings, numbers, booleans, lists and structs")
+            }
+        }
+    };
+}
+
+params! {
+    /// `guest.start`
+    GuestStart(NoParams);
+    /// `snapshot.create`
+    SnapshotCreate(SnapshotParams);
+    /// `backup.create`
+    BackupCreate(BackupParams);
+    /// `guest.tag`
+    GuestTag(TagParams);
+    /// `guest.grow`: one disk, larger.
+    GuestGrow(GrowParams);
+    /// `guest.create`: from a pinned template only.
+    GuestCreate(CreateParams);
+    /// `template.download`
+    TemplateDownload(TemplateParams);
+    /// `guest.shutdown`: asks the guest.
+    GuestShutdown(PowerOffParams);
+    /// `guest.stop`: pulls the plug.
+    GuestStop(NoParams);
+    /// `guest.reboot`
+    GuestReboot(RebootParams);
+    /// `guest.suspend`
+    GuestSuspend(SuspendParams);
+    /// `guest.config`
+    GuestConfig(ConfigParams);
+    /// `guest.resize`: processors and memory.
+    GuestResize(ResizeParams);
+    /// `disk.move`
+    DiskMove(MoveParams);
+    /// `snapshot.rollback`: back to the snapshot named in the preconditions.
+    SnapshotRollback(RollbackParams);
+    /// `snapshot.delete`: the snapshot named in the preconditions.
+    SnapshotDelete(NoParams);
+    /// `backup.delete`
+    BackupDelete(BackupDeleteParams);
+    /// `backup.prune`
+    BackupPrune(BackupPruneParams);
+    /// `guest.restore_over`
+    GuestRestoreOver(RestoreOverParams);
+    /// `guest.destroy`
+    GuestDestroy(DestroyParams);
+    /// `disk.detach`
+    DiskDetach(DetachParams);
+    /// `volume.delete`
+    VolumeDelete(VolumeDeleteParams);
+    /// `storage.add`
+    StorageAdd(StorageAddParams);
+    /// `storage.remove`: from Proxmox's configuration; no data goes.
+    StorageRemove(StorageRemoveParams);
+    /// `usb.mount`
+    UsbMount(MountParams);
+    /// `usb.unmount`
+    UsbUnmount(UnmountParams);
+    /// `plan.approve`
+    PlanApprove(ApproveParams);
+    /// `job.run`
+    JobRun(JobParams);
+    /// `session.open`
+    SessionOpen(SessionParams);
+    /// `host.rebind`
+    HostRebind(RebindParams);
+    /// `log.reanchor`
+    LogReanchor(ReanchorParams);
+    /// `agent.update`
+    AgentUpdate(UpdateParams);
+    /// `guest.adopt`
+    GuestAdopt(AdoptParams);
+    /// `guest.release`
+    GuestRelease(NoParams);
+}
+
+fn typed<T: Checked>(json: &str) -> Result<T, OrderError> {
+    serde_json::from_str(json).map_err(|error| {
+        let detail = format!("params: {}", protocol::text::printable(&error.to_string()));
+        CanonicalError::Malformed { what: "order", detail }.into()
+    })
+}
+
+/// `fits`, or what is wrong.
+fn demand(fits: bool, field: &'static str, allowed: &'static str) -> Result<(), Wrong> {
+    if fits { Ok(()) } else { Err((field, allowed)) }
+}
+
+/// Whether each item stands once.
+fn each_once<T: Ord>(items: impl IntoIterator<Item = T>) -> bool {
+    let mut seen = std::collections::BTreeSet::new();
+    items.into_iter().all(|item| seen.insert(item))
 }
