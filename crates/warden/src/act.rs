@@ -80,14 +80,15 @@ impl Mutation {
                 let mut tags = params.tags.clone();
                 tags.sort();
                 tags.dedup();
-                Change::SetTags { tags, digest: order.pre.digest.clone()? }
+                Change::SetTags { tags, digest: order.pre.digest.as_ref()?.to_string() }
             }
             Params::SnapshotCreate(params) => Change::SnapshotCreate(params.snapshot.clone()),
             Params::SnapshotRollback(params) => {
                 Change::SnapshotRollback { snapshot: snapshot()?, start: params.start }
             }
             Params::SnapshotDelete(_) => Change::SnapshotDelete(snapshot()?),
-            Params::JobRun(_) | Params::SessionOpen(_) => return None,
+            // Not about a guest, or not carried out yet: `check::work` says which.
+            _ => return None,
         };
         Some(Self { kind: guest.kind, vmid: guest.vmid, change })
     }

@@ -1,104 +1,82 @@
-//! Pure checks of the live world against what was signed, and of unsigned steps against the bounds.
+//! Pure checks of the live world against what was signed ([`authz::world`] does the comparing), and of
+//! unsigned steps against the bounds.
 
-use authz::RefusalCode;
-use authz::order::{Order, Params};
+use authz::order::{JobParams, Order, Params};
 use authz::policy::Bounds;
+use authz::world::{self, World, snapshot_free, startable};
+use authz::{Kind, RefusalCode};
 use protocol::plan::Step;
-use protocol::{GuestRef, RunState, SnapshotName};
+use protocol::report::Known;
 
 use crate::world::Observed;
 
-/// Why not: the rule and the sentence.
-pub type Refused = (RefusalCode, String);
+pub use authz::world::Refused;
 
-/// The guest is the one that was meant, and nothing else works on it.
-pub fn guest(meant: &GuestRef, seen: &Observed) -> Result<(), Refused> {
-    if seen.name != meant.name {
-        return Err((
-            RefusalCode::GuestIdentity,
-            format!(
-                "guest {} is now called {:?}, not {:?}: it may be another guest",
-                meant.vmid, seen.name, meant.name
-            ),
-        ));
+/// Who carries out an order.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Work<'a> {
+    /// This process, by Proxmox's API.
+    Guest,
+    /// The runner.
+    Job(&'a JobParams),
+    /// The runner, over a connection of its own.
+    Session,
+    /// Nobody in this version.
+    Nobody,
+}
+
+/// Who carries out an order with these parameters. Asked before the nonce is burned.
+pub(crate) fn work(params: &Params) -> Work<'_> {
+    match params {
+        Params::GuestStart(_)
+        | Params::GuestTag(_)
+        | Params::SnapshotCreate(_)
+        | Params::SnapshotRollback(_)
+        | Params::SnapshotDelete(_) => Work::Guest,
+        Params::JobRun(params) => Work::Job(params),
+        Params::SessionOpen(_) => Work::Session,
+        Params::BackupCreate(_)
+        | Params::GuestGrow(_)
+        | Params::GuestCreate(_)
+        | Params::TemplateDownload(_)
+        | Params::GuestShutdown(_)
+        | Params::GuestStop(_)
+        | Params::GuestReboot(_)
+        | Params::GuestSuspend(_)
+        | Params::GuestConfig(_)
+        | Params::GuestResize(_)
+        | Params::DiskMove(_)
+        | Params::BackupDelete(_)
+        | Params::BackupPrune(_)
+        | Params::GuestRestoreOver(_)
+        | Params::GuestDestroy(_)
+        | Params::DiskDetach(_)
+        | Params::VolumeDelete(_)
+        | Params::StorageAdd(_)
+        | Params::StorageRemove(_)
+        | Params::UsbMount(_)
+        | Params::UsbUnmount(_)
+        | Params::PlanApprove(_)
+        | Params::HostRebind(_)
+        | Params::LogReanchor(_)
+        | Params::AgentUpdate(_)
+        | Params::GuestAdopt(_)
+        | Params::GuestRelease(_) => Work::Nobody,
     }
-    let differences = meant.identity.differences(&seen.identity);
-    if differences == ["vmgenid"] {
-        return Err((
-            RefusalCode::GuestIdentity,
-            format!(
-                "guest {} was rolled back, restored or cloned since this was prepared: prepare it again",
-                meant.vmid
-            ),
-        ));
-    }
-    if !differences.is_empty() {
-        return Err((
-            RefusalCode::GuestIdentity,
-            format!(
-                "guest {} is not the one that was meant: {} differ(s) (VMIDs are reused; look at the guest and prepare again)",
-                meant.vmid,
-                differences.join(", ")
-            ),
-        ));
-    }
-    if let Some(lock) = &seen.lock {
-        return Err((
-            RefusalCode::Busy,
-            format!("guest {} is locked ({lock}): wait for that to end, then prepare again", meant.vmid),
-        ));
-    }
-    if !seen.consistent {
-        return Err((
-            RefusalCode::Busy,
-            format!("guest {} was changed while it was read: try again", meant.vmid),
-        ));
-    }
-    Ok(())
+}
+
+/// Why an order of a kind is not carried out, whoever signed it.
+pub(crate) fn not_yet(kind: Kind) -> Refused {
+    (
+        RefusalCode::Kind,
+        format!("this version's warden does not carry out {kind} yet: the order was not used up"),
+    )
 }
 
 /// The preconditions of a signed order (`security.md` 2.16, step 14).
 pub fn preconditions(order: &Order, seen: &Observed) -> Result<(), Refused> {
-    let Some(meant) = &order.guest else {
-        return Err((RefusalCode::BadOrder, "the order names no guest".into()));
-    };
-    guest(meant, seen)?;
-    let wrong = |why: String| Err((RefusalCode::Precondition, why));
-    if let Some(state) = order.pre.state
-        && state != seen.state
-    {
-        return wrong(format!(
-            "the guest was {state} when the order was prepared and is {} now: prepare again",
-            seen.state
-        ));
-    }
-    if let Some(digest) = &order.pre.digest
-        && *digest != seen.digest
-    {
-        return wrong("the guest's configuration changed since the order was prepared: prepare again".into());
-    }
-    if let Some(meant) = &order.pre.snapshot {
-        let Some(snapshot) = seen.snapshots.iter().find(|s| s.name == meant.name.as_str()) else {
-            return wrong(format!("the guest has no snapshot {}", meant.name));
-        };
-        if snapshot.snaptime != Some(meant.time) || snapshot.parent != meant.parent {
-            return wrong(format!(
-                "snapshot {} is another one than was meant (its time or parent differs): prepare again",
-                meant.name
-            ));
-        }
-        if let Some(state) = &snapshot.snapstate {
-            return wrong(format!("snapshot {} is incomplete ({state}): it cannot be used", meant.name));
-        }
-    }
-    match &order.params {
-        Params::GuestStart(_) => startable(seen),
-        Params::SnapshotCreate(params) => snapshot_free(&params.snapshot, seen),
-        Params::GuestTag(_) | Params::SnapshotRollback(_) | Params::SnapshotDelete(_) => Ok(()),
-        Params::JobRun(_) | Params::SessionOpen(_) => {
-            Err((RefusalCode::BadOrder, "the order is not about a guest".into()))
-        }
-    }
+    let guest = Known::Known(seen.guest_now());
+    world::check(order, &World { guest, ..World::unread("this order needs no more than its guest") })
 }
 
 /// An unsigned step: allowed by the bounds, about the right guest, and sensible now. Space and rate
@@ -120,16 +98,17 @@ pub fn step(step: &Step, bounds: &Bounds, seen: &Observed) -> Result<(), Refused
             step.kind()
         ));
     }
-    guest(step.guest(), seen)?;
+    let now = seen.guest_now();
+    world::guest(step.guest(), &now)?;
     match step {
-        Step::Start { .. } => startable(seen),
+        Step::Start { .. } => startable(&now),
         Step::SetTags { digest, .. } if *digest != seen.digest => Err((
             RefusalCode::Precondition,
             "the guest's configuration changed since the step was planned: it will be planned again".into(),
         )),
         Step::SetTags { .. } => Ok(()),
         Step::SnapshotCreate { snapshot, .. } => {
-            snapshot_free(snapshot, seen)?;
+            snapshot_free(snapshot, &now)?;
             if seen.snapshots.len() >= bounds.max_snapshots_per_guest as usize {
                 return bound(format!(
                     "guest {vmid} has {} snapshots and the policy's bounds allow {}: delete one first",
@@ -140,24 +119,6 @@ pub fn step(step: &Step, bounds: &Bounds, seen: &Observed) -> Result<(), Refused
             Ok(())
         }
     }
-}
-
-fn startable(seen: &Observed) -> Result<(), Refused> {
-    match seen.state {
-        RunState::Stopped if !seen.template => Ok(()),
-        RunState::Stopped => Err((RefusalCode::Precondition, "a template cannot be started".into())),
-        state => Err((RefusalCode::Precondition, format!("the guest is {state}, so it is not started"))),
-    }
-}
-
-fn snapshot_free(name: &SnapshotName, seen: &Observed) -> Result<(), Refused> {
-    if seen.template {
-        return Err((RefusalCode::Precondition, "a template cannot have snapshots".into()));
-    }
-    if seen.snapshots.iter().any(|snapshot| snapshot.name == name.as_str()) {
-        return Err((RefusalCode::Precondition, format!("the guest has a snapshot {name} already")));
-    }
-    Ok(())
 }
 
 /// The rate bound: `recent` are the times of unsigned changes, oldest first.

@@ -131,6 +131,7 @@ impl Rig {
         let enrolled = self.warden.status().enrolled.unwrap();
         let snapshot = seen.snapshots.iter().find(|s| s.name == snapshot).unwrap();
         self.nonces.set(self.nonces.get() + 1);
+        let about_snapshot = matches!(params, Params::SnapshotRollback(_) | Params::SnapshotDelete(_));
         Order {
             params,
             host: HostRef {
@@ -148,12 +149,13 @@ impl Rig {
             }),
             pre: Preconditions {
                 state: Some(seen.state),
-                digest: Some(seen.digest.clone()),
-                snapshot: Some(SnapshotRef {
+                digest: Some(seen.digest.parse().unwrap()),
+                snapshot: about_snapshot.then(|| SnapshotRef {
                     name: snapshot.name.parse().unwrap(),
                     time: snapshot.snaptime.unwrap(),
                     parent: snapshot.parent.clone(),
                 }),
+                ..Preconditions::default()
             },
             plan: None,
             nonce: Nonce::from_bytes([self.nonces.get(); 16]),

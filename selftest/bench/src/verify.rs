@@ -224,8 +224,9 @@ pub(crate) fn order(policy: &Policy, nonce: [u8; 16]) -> Fallible<Order> {
         }),
         pre: Preconditions {
             state: Some(RunState::Stopped),
-            digest: Some("d".into()),
+            digest: Some("0123456789abcdef0123456789abcdef01234567".parse()?),
             snapshot: Some(SnapshotRef { name: "before".parse()?, time: 1, parent: None }),
+            ..Preconditions::default()
         },
         plan: None,
         nonce: Nonce::from_bytes(nonce),

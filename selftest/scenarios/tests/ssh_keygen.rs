@@ -89,7 +89,7 @@ impl Desk {
 
 /// The orders that the format was frozen with.
 fn orders() -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/authz/tests/golden/orders");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/authz/fixtures/orders");
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     assert!(paths.len() >= 5, "the golden orders are there");

@@ -62,7 +62,11 @@ fn orders_for_another_world_are_refused() {
         ("backwards window", |o| o.exp = o.nbf - 1, RefusalCode::Validity),
         ("needs two", |o| o.min_signers = 2, RefusalCode::Threshold),
         ("policy needs two", |o| o.params = Params::SnapshotDelete(NoParams {}), RefusalCode::Threshold),
-        ("no rule", |o| o.params = Params::GuestStart(NoParams {}), RefusalCode::Kind),
+        (
+            "no rule",
+            |o| (o.params, o.pre.snapshot) = (Params::GuestStart(NoParams {}), None),
+            RefusalCode::Kind,
+        ),
         (
             "a plan nobody made",
             |o| o.plan = Some(PlanRef { sha256: Sha256::of(b""), challenge: Sha256::of(b"") }),

@@ -1,8 +1,10 @@
 use authz::order::{HostRef, NoParams, PolicyRef, Preconditions, RollbackParams, SnapshotParams};
-use protocol::{GuestIdentity, GuestKind, HostId, Nonce, Sha256, SnapshotRef, Vmid};
+use protocol::{GuestIdentity, GuestKind, GuestRef, HostId, Nonce, RunState, Sha256, SnapshotRef, Vmid};
 use proxmox_client::Snapshot;
 
 use super::*;
+
+const DIGEST: &str = "0123456789abcdef0123456789abcdef01234567";
 
 fn identity() -> GuestIdentity {
     GuestIdentity::from_facts(
@@ -29,9 +31,12 @@ fn snapshot(name: &str) -> Snapshot {
 
 fn seen() -> Observed {
     Observed {
+        kind: GuestKind::Qemu,
         name: "db".into(),
         identity: identity(),
-        digest: "d".into(),
+        digest: DIGEST.into(),
+        config: [("onboot".to_owned(), "1".to_owned())].into(),
+        protection: true,
         lock: None,
         template: false,
         tags: vec![],
@@ -55,8 +60,9 @@ fn order(params: Params) -> Order {
         guest: Some(meant()),
         pre: Preconditions {
             state: Some(RunState::Stopped),
-            digest: Some("d".into()),
+            digest: Some(DIGEST.parse().unwrap()),
             snapshot: Some(SnapshotRef { name: "before".parse().unwrap(), time: 7, parent: None }),
+            ..Preconditions::default()
         },
         plan: None,
         nonce: Nonce::from_bytes([1; 16]),
@@ -146,7 +152,7 @@ fn unsigned_steps_stay_inside_the_bounds() {
     assert_eq!(code(&create("fresh"), &elsewhere, &seen()), RefusalCode::Bounds);
     let none = Bounds { start: false, tags: false, snapshots: false, ..bounds() };
     let start = Step::Start { guest: meant() };
-    let tags = Step::SetTags { guest: meant(), digest: "d".into(), tags: vec![] };
+    let tags = Step::SetTags { guest: meant(), digest: DIGEST.into(), tags: vec![] };
     for refused in [&create("fresh"), &start, &tags] {
         assert_eq!(code(refused, &none, &seen()), RefusalCode::Bounds);
     }
@@ -168,4 +174,40 @@ fn the_rate_counts_one_hour() {
     assert_eq!(rate(&bounds(), &[now - 3599, now - 10], now).unwrap_err().0, RefusalCode::Rate);
     // Times ahead of a clock that went back still count.
     assert_eq!(rate(&bounds(), &[now + 50, now + 60], now).unwrap_err().0, RefusalCode::Rate);
+}
+
+/// What the reports of this warden cannot compare is refused, and never taken for equal.
+#[test]
+fn what_is_not_read_is_not_equal() {
+    let mut rollback = order(Params::SnapshotRollback(RollbackParams { start: false }));
+    rollback.pre.config_sha256 = Some(authz::world::config_sha256(&seen().config));
+    rollback.pre.protection = Some(true);
+    preconditions(&rollback, &seen()).unwrap();
+    rollback.pre.ha = Some(protocol::refs::HaState::Unmanaged);
+    let (code, why) = preconditions(&rollback, &seen()).unwrap_err();
+    assert_eq!(code, RefusalCode::Precondition);
+    assert!(why.contains("could not be read"), "{why}");
+}
+
+/// Every golden order of a kind that this version does not carry out is refused by name.
+#[test]
+fn kinds_that_are_not_carried_out_are_refused_by_name() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../authz/fixtures/orders");
+    let mut not_yet_kinds = 0;
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let order = Order::decode(&std::fs::read(entry.unwrap().path()).unwrap()).unwrap();
+        let carried_out = crate::act::Mutation::of_order(&order).is_some();
+        match work(&order.params) {
+            Work::Guest => assert!(carried_out, "{}", order.kind()),
+            Work::Job(_) | Work::Session => assert!(!carried_out, "{}", order.kind()),
+            Work::Nobody => {
+                assert!(!carried_out, "{}", order.kind());
+                let (code, why) = not_yet(order.kind());
+                assert_eq!(code, RefusalCode::Kind);
+                assert!(why.contains(order.kind().as_str()), "{why}");
+                not_yet_kinds += 1;
+            }
+        }
+    }
+    assert_eq!(not_yet_kinds, 27);
 }

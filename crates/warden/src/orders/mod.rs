@@ -9,7 +9,7 @@ mod guest;
 
 use std::sync::Arc;
 
-use authz::{Authorized, Event, Kind, Order, Outcome, Params, Refusal, RefusalCode};
+use authz::{Authorized, Event, Kind, Order, Outcome, Refusal, RefusalCode};
 use protocol::frame::OrderState;
 use protocol::local::WardenAnswer;
 use protocol::{Envelope, Sha256, Signed};
@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use guest::judge_world;
 
+use crate::check::{self, Work};
 use crate::hold::{self, Point};
 use crate::ledger::{Interrupted, OpenOrder};
 use crate::warden::{Shut, Warden, chain, refused};
@@ -42,14 +43,15 @@ async fn carry_out(
     progress: &Progress,
 ) -> Result<Written, Denied> {
     let authorized = verify(warden, envelope)?;
-    match &authorized.get().params {
-        Params::GuestStart(_)
-        | Params::GuestTag(_)
-        | Params::SnapshotCreate(_)
-        | Params::SnapshotRollback(_)
-        | Params::SnapshotDelete(_) => guest::carry_out(warden, &authorized, progress).await,
-        Params::JobRun(params) => jobs::carry_out(warden, envelope, &authorized, params, progress).await,
-        Params::SessionOpen(_) => {
+    match check::work(&authorized.get().params) {
+        Work::Guest => guest::carry_out(warden, &authorized, progress).await,
+        Work::Job(params) => jobs::carry_out(warden, envelope, &authorized, params, progress).await,
+        Work::Nobody => {
+            let kind = authorized.get().kind();
+            let (code, why) = check::not_yet(kind);
+            Err(authorized.refuse(kind, code, why).into())
+        }
+        Work::Session => {
             let why = "a session needs a connection of its own, and this came as an ordinary order: use `writ ssh`, or another tool that opens sessions";
             Err(authorized.refuse(Kind::SessionOpen, RefusalCode::Kind, why).into())
         }
@@ -275,17 +277,15 @@ pub async fn resume(warden: Arc<Warden>, interrupted: Interrupted) {
             return warden.fail(&error);
         }
     }
-    let written = match &order.params {
-        Params::GuestStart(_)
-        | Params::GuestTag(_)
-        | Params::SnapshotCreate(_)
-        | Params::SnapshotRollback(_)
-        | Params::SnapshotDelete(_) => {
+    let written = match check::work(&order.params) {
+        Work::Guest => {
             let outcome = guest::resume(&warden, &mut open, &order).await;
             finish(&warden, &open, &order, outcome).await
         }
-        Params::JobRun(params) => jobs::resume(&warden, &open, &order, params).await,
-        Params::SessionOpen(_) => {
+        // No version writes such an order down before it can carry it out.
+        Work::Nobody => finish(&warden, &open, &order, unreadable()).await,
+        Work::Job(params) => jobs::resume(&warden, &open, &order, params).await,
+        Work::Session => {
             let outcome = sessions::resume(&warden, &open, session_ready).await;
             finish(&warden, &open, &order, outcome).await
         }

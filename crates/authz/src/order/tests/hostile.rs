@@ -132,15 +132,6 @@ const LEGAL: &[(&str, &str, &str, &str)] = &[
     ("*", "guest.identity.volids", "to empty list", "a guest without disks; its UUID or MACs still tell it"),
     ("*", "guest.identity.macs[]", "without item", "one network device less, compared with the guest"),
     ("*", "guest.identity.volids[]", "without item", "one volume less, compared with the guest"),
-    (
-        "*",
-        "guest.identity.volids[]",
-        "to text",
-        "a volume's name is whatever Proxmox has, compared with the guest",
-    ),
-    ("*", "guest.name", "to text", "another name, compared with the guest"),
-    ("*", "reason", "to text", "any safe text"),
-    ("*", "nonce", "to text", "never: refused by its grammar"),
     ("*", "pre.state", "to null", "benign kinds and disk.detach may leave it out"),
     ("*", "pre.digest", "to null", "benign kinds that change no option may leave it out"),
     ("*", "pre.config_sha256", "to null", "it may be left out wherever it may stand"),
@@ -152,8 +143,6 @@ const LEGAL: &[(&str, &str, &str, &str)] = &[
     ("*", "pre.replication", "to empty list", "no replication, compared with the guest"),
     ("*", "pre.replication[]", "without item", "the same"),
     ("*", "pre.disk.wwn", "to null", "many USB disks have none, compared with the disk"),
-    ("guest.restore_over", "pre.backups[]", "without item", "never: the last other copy is needed"),
-    ("backup.create", "params.notes", "to text", "any safe text"),
     ("guest.tag", "params.tags", "to empty list", "no tags at all is a wish"),
     ("guest.tag", "params.tags[]", "without item", "fewer tags"),
     ("guest.create", "params.tags", "to empty list", "no tags"),
@@ -173,11 +162,9 @@ const LEGAL: &[(&str, &str, &str, &str)] = &[
     ("log.reanchor", "params.last", "to null", "nobody knows any place in the old log"),
     ("job.run", "params.args", "to empty list", "a script without arguments"),
     ("job.run", "params.args[]", "without item", "a script without arguments"),
-    ("job.run", "params.args[]", "to text", "any safe text"),
     ("job.run", "params.args[]", "twice", "an argument can be given twice"),
     ("job.run", "params.env", "to empty list", "a script without variables"),
     ("job.run", "params.env[]", "without item", "a script without variables"),
-    ("job.run", "params.env[].value", "to text", "any safe text"),
     ("session.open", "params.forwards", "to empty list", "a session without forwards"),
     ("session.open", "params.forwards[]", "without item", "a session without forwards"),
     (
@@ -186,7 +173,6 @@ const LEGAL: &[(&str, &str, &str, &str)] = &[
         "to null",
         "whether a plan is needed is the policy's affair (needs_plan), but of plan.approve",
     ),
-    ("*", "params.user", "to text", "another account"),
 ];
 
 fn is_legal(kind: &str, place: &str, change: &str) -> bool {
@@ -321,11 +307,12 @@ fn every_place_of_every_order_is_guarded() {
     assert!(table.wrong.is_empty(), "{} accepted:\n{}", table.wrong.len(), table.wrong.join("\n"));
     assert!(table.refused > 20_000, "only {} cases were refused", table.refused);
     // The list is closed both ways: an entry that never happens is a mistake in the list.
-    for (kind, place, change, why) in LEGAL.iter().filter(|(.., why)| !why.starts_with("never")) {
-        let happened =
-            table.other.iter().any(|(k, p, c)| (*kind == "*" || k == kind) && p == place && c == change);
-        assert!(happened, "{kind} {place} {change} ({why}) never gave an order");
-    }
+    let happened = |kind: &str, place: &str, change: &str| {
+        table.other.iter().any(|(k, p, c)| (kind == "*" || k == kind) && p == place && c == change)
+    };
+    let idle: Vec<_> =
+        LEGAL.iter().filter(|(kind, place, change, _)| !happened(kind, place, change)).collect();
+    assert!(idle.is_empty(), "never gave an order: {idle:#?}");
 }
 
 /// Parts removed, doubled, added, in another order.
