@@ -9,6 +9,7 @@ use authz::order::{
 };
 use authz::{Kind, Order, Policy};
 use protocol::config::nearest;
+use protocol::refs::ConfigDigest;
 use protocol::report::{GuestConfigReport, GuestReport, HostReport, Known};
 use protocol::text::{SafeText, printable};
 use protocol::{GuestRef, HostName, Nonce, RunState, SnapshotName, SnapshotRef, Tag, Vmid};
@@ -197,6 +198,10 @@ pub fn prepare(
         return Err(unknown("an identity", why));
     }
     check_disguise(guest, config)?;
+    let digest: ConfigDigest = config
+        .digest
+        .parse()
+        .map_err(|error: protocol::IdError| unknown("the configuration's digest", error.to_string()))?;
     let state = || match guest.state {
         RunState::Unknown => Err(unknown("the state", "it could not be read".to_owned())),
         known => Ok(Some(known)),
@@ -206,7 +211,12 @@ pub fn prepare(
         Known::Unknown(why) => Err(unknown("the snapshots", why.clone())),
     };
     let pre = |snapshot: Option<SnapshotRef>| {
-        Ok(Preconditions { state: state()?, digest: Some(config.digest.clone()), snapshot })
+        Ok(Preconditions {
+            state: state()?,
+            digest: Some(digest.clone()),
+            snapshot,
+            ..Preconditions::default()
+        })
     };
     let (params, pre) = match wish {
         Wish::Start => {
@@ -220,14 +230,14 @@ pub fn prepare(
             tags.sort();
             tags.dedup();
             // Tags may be changed in any state, so the state is no precondition.
-            let pre = Preconditions { digest: Some(config.digest.clone()), ..Preconditions::default() };
+            let pre = Preconditions { digest: Some(digest.clone()), ..Preconditions::default() };
             (Params::GuestTag(TagParams { tags }), pre)
         }
         Wish::SnapshotCreate(name) => {
             if snapshots()?.iter().any(|snapshot| snapshot.name == *name) {
                 return Err(PrepareError::SnapshotExists { vmid, snapshot: name.clone() });
             }
-            let pre = Preconditions { digest: Some(config.digest.clone()), ..Preconditions::default() };
+            let pre = Preconditions { digest: Some(digest.clone()), ..Preconditions::default() };
             (Params::SnapshotCreate(SnapshotParams { snapshot: name.clone() }), pre)
         }
         Wish::Rollback { snapshot, start } => {

@@ -256,11 +256,16 @@ fn option(config: &BTreeMap<String, String>, key: &str, old: Option<&str>) -> Re
     ))
 }
 
-/// The volume hangs in that slot. Proxmox writes the volume first, then its options.
+/// What hangs in a slot, by its value: Proxmox writes the volume first, sometimes with its key.
+fn volume_in(value: &str) -> &str {
+    let first = value.split(',').next().unwrap_or(value);
+    first.strip_prefix("file=").or_else(|| first.strip_prefix("volume=")).unwrap_or(first)
+}
+
+/// The volume hangs in that slot.
 fn slot(seen: &GuestNow, disk: &str, volume: &str) -> Result<(), Refused> {
     let config = known(&seen.config, "the guest's configuration")?;
-    let now = config.get(disk).and_then(|value| value.split(',').next());
-    let now = now.map(|now| now.strip_prefix("file=").or_else(|| now.strip_prefix("volume=")).unwrap_or(now));
+    let now = config.get(disk).map(|value| volume_in(value));
     if now == Some(volume) {
         return Ok(());
     }
@@ -271,9 +276,13 @@ fn slot(seen: &GuestNow, disk: &str, volume: &str) -> Result<(), Refused> {
 /// The volume is the guest's and in no use.
 fn unused(seen: &GuestNow, volume: &str) -> Result<(), Refused> {
     let config = known(&seen.config, "the guest's configuration")?;
-    let slots = config.iter().filter(|(_, value)| value.split(',').any(|part| part.ends_with(volume)));
-    let slots: Vec<&str> = slots.map(|(key, _)| key.as_str()).collect();
-    if !slots.is_empty() && slots.iter().all(|slot| slot.starts_with("unused")) {
+    // Wherever it is named counts as use, but only its own place as an unused disk shows that it is none.
+    let named = |value: &str| value.split([',', '=']).any(|part| part == volume);
+    let slots: Vec<&str> =
+        config.iter().filter(|(_, value)| named(value)).map(|(key, _)| key.as_str()).collect();
+    let unused =
+        |slot: &&str| slot.starts_with("unused") && config.get(*slot).is_some_and(|v| volume_in(v) == volume);
+    if !slots.is_empty() && slots.iter().all(unused) {
         Ok(())
     } else {
         wrong(format!(

@@ -123,6 +123,9 @@ pub struct SignArgs {
     /// Replace an existing signature
     #[arg(long)]
     pub force: bool,
+    /// Only print the order as you would sign it: nothing is signed, and no key is needed
+    #[arg(long, conflicts_with_all = ["key", "output", "force"])]
+    pub explain: bool,
 }
 
 /// `writ cosign`
@@ -179,13 +182,14 @@ pub struct OrderArgs {
 /// Whether an order error means that bytes are no order at all, for the advice to use `--raw`.
 pub fn advice(error: &OrderError) -> &'static str {
     match error {
-        OrderError::NotBuilt(_) => "this version cannot prepare or show it",
+        OrderError::NotAnOrder { .. } => "it is not sent to a host as an order",
         OrderError::Canonical(_)
         | OrderError::NoSuchKind(_)
         | OrderError::TooLarge(_)
         | OrderError::Version(_)
         | OrderError::Range { .. }
         | OrderError::NoGuest(_)
+        | OrderError::Needless { .. }
         | OrderError::Precondition { .. } => "prepare orders with `writ op`",
     }
 }

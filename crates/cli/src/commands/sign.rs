@@ -44,6 +44,9 @@ pub(super) fn show(ctx: &Context, path: &Path) -> Result<Answer, Failure> {
 
 pub(super) async fn sign(ctx: &Context, args: SignArgs) -> Result<Answer, Failure> {
     let (bytes, order) = read_order(&args.order)?;
+    if args.explain {
+        return Ok(Answer::ok(shown(ctx, &bytes, &order)?));
+    }
     let output = args.output.unwrap_or_else(|| signature_path(&args.order));
     if output.exists() && !args.force {
         return Err(Failure::Exists(output));
