@@ -279,15 +279,17 @@ impl Order {
 
     /// The guest that it is about: the order's, or the one whose number is in its parameters.
     pub fn vmid(&self) -> Option<Vmid> {
-        self.guest.as_ref().map(|guest| guest.vmid).or_else(|| match &self.params {
-            Params::GuestCreate(params) => Some(params.vmid),
-            Params::BackupDelete(params) => Some(params.owner.vmid),
-            Params::BackupPrune(params) => Some(params.owner.vmid),
-            Params::VolumeDelete(VolumeDeleteParams { owner: VolumeOwner::Gone { vmid, .. }, .. }) => {
-                Some(*vmid)
-            }
-            _ => None,
-        })
+        match (&self.guest, &self.params) {
+            (Some(guest), _) => Some(guest.vmid),
+            (None, Params::GuestCreate(params)) => Some(params.vmid),
+            (None, Params::BackupDelete(params)) => Some(params.owner.vmid),
+            (None, Params::BackupPrune(params)) => Some(params.owner.vmid),
+            (None, Params::VolumeDelete(params)) => match params.owner {
+                VolumeOwner::Gone { vmid, .. } => Some(vmid),
+                VolumeOwner::Guest {} => None,
+            },
+            (None, _) => None,
+        }
     }
 
     fn check(&self) -> Result<(), OrderError> {

@@ -342,6 +342,25 @@ async fn an_order_cannot_call_a_host_by_anothers_name() {
     assert!(!known.contains("does not know"), "{known}");
 }
 
+/// `sign --explain` shows what `sign` shows, and needs neither a key nor a login.
+#[tokio::test]
+async fn explaining_an_order_touches_no_key() {
+    let desk = Desk::new().await;
+    let orders = Path::new(env!("CARGO_MANIFEST_DIR")).join("../authz/fixtures/orders");
+    for kind in ["guest.destroy", "host.rebind", "job.run"] {
+        let file = desk.path("explained.json");
+        std::fs::copy(orders.join(format!("{kind}.json")), &file).unwrap();
+        let said = desk.run(&["sign", "--explain", text(&file)]).await.unwrap().stdout;
+        let op = Sha256::of(&std::fs::read(&file).unwrap()).to_string();
+        assert!(said.starts_with(&format!("Order {kind} (DESTRUCTIVE)")), "{said}");
+        assert!(said.contains(&op) && said.contains("does not know that host yet"), "{said}");
+        assert_eq!(said, desk.run(&["show", text(&file)]).await.unwrap().stdout);
+        assert!(!desk.path("explained.json.sig").exists());
+    }
+    let head = ["writ", "sign", "--explain", "order.json"];
+    assert!(Cli::try_parse_from(head.iter().chain(&["--key", "id"])).is_err(), "no key is named for nothing");
+}
+
 #[tokio::test]
 async fn apply_lists_what_the_host_signed_about_its_steps() {
     let desk = Desk::ready().await;

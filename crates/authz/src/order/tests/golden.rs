@@ -54,7 +54,8 @@ fn backup(day: u32) -> BackupRef {
     BackupRef {
         volid: p(&format!("local:backup/vzdump-qemu-101-2025_11_{day:02}-02_00_05.vma.zst")),
         size: 1_234_567_890 + u64::from(day),
-        ctime: 1_763_000_000 + u64::from(day) * 86_400,
+        // Two in the morning, by a clock one hour ahead of UTC.
+        ctime: 1_761_958_805 + u64::from(day - 1) * 86_400,
     }
 }
 

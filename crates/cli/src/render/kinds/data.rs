@@ -112,7 +112,7 @@ pub(super) fn restore_over(params: &RestoreOverParams, rows: &mut Rows) {
     );
     rows.push(("archive", archive.to_string()));
     rows.push((
-        "identity",
+        "becomes",
         either(*unique, "new MAC addresses and a new UUID", "MAC addresses and UUID as in the backup"),
     ));
     also(rows, "everything since the backup is LOST, and so are all snapshots");
