@@ -59,6 +59,12 @@ pub(crate) fn rollback() -> Order {
     }
 }
 
+/// A complete order to start the same guest.
+pub(crate) fn start_order() -> Order {
+    let pre = Preconditions { snapshot: None, ..rollback().pre };
+    Order { params: Params::GuestStart(NoParams {}), pre, ..rollback() }
+}
+
 /// A complete script order.
 pub(crate) fn job() -> Order {
     let params = JobParams {

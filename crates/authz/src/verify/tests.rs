@@ -1,7 +1,7 @@
 use super::*;
 use crate::namespace::Namespace;
 use crate::order::LogAnchor;
-use crate::order::tests::{HOST_KEY, NOW, job, rollback, session};
+use crate::order::tests::{HOST_KEY, NOW, job, rollback, session, start_order};
 use crate::order::{NoParams, Params, PlanRef};
 use crate::policy::tests::{alice, bob, document, helpdesk, mallory, policy, rule};
 use crate::secret::SecretKey;

@@ -93,7 +93,7 @@ impl Desk {
 
 /// An order that the format was frozen with: its signatures are checked before its contents.
 pub(crate) fn order() -> Vec<u8> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/authz/tests/golden/orders");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/authz/fixtures/orders");
     std::fs::read(folder.join("snapshot.rollback.json")).unwrap()
 }
 

@@ -61,7 +61,10 @@ fn backup(day: u32) -> BackupRef {
 
 /// A kind's order: on the virtual machine or the container of the other orders, or on none.
 pub(super) fn golden() -> Vec<Order> {
-    let rollback = rollback();
+    // A policy of their own: the data stays frozen whatever policy the other tests live by.
+    let policy = PolicyRef { version: 7, sha256: Sha256::of(b"policy") };
+    let frozen = |order: Order| Order { policy: policy.clone(), ..order };
+    let rollback = frozen(rollback());
     let plan = Some(PlanRef { sha256: Sha256::of(b"plan"), challenge: Sha256::of(b"challenge") });
     let (state, digest) = (rollback.pre.state, rollback.pre.digest.clone());
     let nothing = Preconditions::default;
@@ -262,8 +265,8 @@ pub(super) fn golden() -> Vec<Order> {
             Params::PlanApprove(ApproveParams { steps: Sha256::of(b"steps"), count: 4 }),
             nothing(),
         )),
-        job(),
-        session(),
+        frozen(job()),
+        frozen(session()),
         host(
             Params::HostRebind(RebindParams {
                 boot_id: p("1b4e28ba-2fa1-4d3b-a3f5-444444444444"),

@@ -83,7 +83,7 @@ fn a_plan_takes_the_place_of_standing() {
 #[test]
 fn a_wrong_clock_stops_all_that_has_no_plan() {
     let document = strict();
-    let start = Order { params: Params::GuestStart(NoParams {}), ..rollback() };
+    let start = start_order();
     for clock in [State::Behind, State::Suspect] {
         let facts = HostFacts { clock, ..host() };
         for order in [&start, &job(), &session()] {
@@ -101,7 +101,7 @@ fn a_wrong_clock_stops_all_that_has_no_plan() {
 #[test]
 fn an_outdated_policy_asks_for_one_more_and_opens_nothing() {
     let document = strict();
-    let start = Order { params: Params::GuestStart(NoParams {}), ..rollback() };
+    let start = start_order();
     let stale = HostFacts { stale: true, ..host() };
     assert_eq!(decide(&document, &start, &[alice()], &stale), Err(RefusalCode::Threshold));
     assert_eq!(decide(&document, &start, &[alice(), bob()], &stale), Ok(()));
@@ -130,7 +130,7 @@ fn protected_guests_need_more() {
     assert_eq!(decide(&protect(None), &other, &[alice()], &host()), Ok(()));
     let mut start = protect(None);
     start.rules.push(rule(Kind::GuestStart, 1));
-    let order = Order { params: Params::GuestStart(NoParams {}), ..rollback() };
+    let order = start_order();
     assert_eq!(decide(&start, &order, &[alice()], &host()), Ok(()));
 }
 
