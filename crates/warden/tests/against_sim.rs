@@ -50,7 +50,7 @@ fn policy(operator: &SecretKey) -> PolicyDocument {
             namespaces: vec![Namespace::Op, Namespace::Policy],
             members: vec!["alice".parse().unwrap()],
         }],
-        rules: vec![rule(Kind::SnapshotRollback), rule(Kind::SnapshotDelete)],
+        rules: [Kind::SnapshotRollback, Kind::SnapshotDelete, Kind::GuestStop].map(rule).into(),
         bounds: Bounds {
             guests: vec![(vmid(100), vmid(299))],
             start: true,
@@ -306,6 +306,25 @@ async fn refused_orders_send_nothing_to_proxmox() {
     assert_eq!(rig.mutations(), before);
     // None of this burned the nonce.
     assert!(!rig.dir.path().join("state/orders").read_dir().unwrap().any(|_| true));
+}
+
+/// A kind that this version does not carry out is refused by name, and its nonce stays unused.
+#[tokio::test]
+async fn a_kind_without_hands_is_refused_before_it_is_used_up() {
+    let rig = Rig::start().await;
+    let snapshot = first_snapshot(&rig, GuestKind::Qemu, 101).await;
+    let mut order = rig.order(GuestKind::Qemu, 101, &snapshot, rollback()).await;
+    order.params = Params::GuestStop(authz::order::NoParams {});
+    let (state, ha) = (Some(protocol::RunState::Running), Some(protocol::refs::HaState::Unmanaged));
+    order.pre = Preconditions { state, ha, ..Preconditions::default() };
+    let before = rig.mutations();
+    for _ in 0..2 {
+        let (receipt, states) = rig.submit(&rig.sign(&order)).await;
+        assert_eq!((code(&receipt), states.len()), (RefusalCode::Kind, 0), "and no replay the second time");
+        let why = outcome(&receipt).to_string();
+        assert!(why.contains("does not carry out guest.stop yet"), "{why}");
+    }
+    assert_eq!(rig.mutations(), before);
 }
 
 #[tokio::test]
