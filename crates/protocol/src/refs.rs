@@ -231,10 +231,14 @@ name_id!(
 );
 
 impl DiskSlot {
+    /// Whether what is there is detached.
+    pub fn is_unused(&self) -> bool {
+        self.0.starts_with("unused")
+    }
     /// Whether guests of this kind have such a slot.
     pub fn fits(&self, kind: GuestKind) -> bool {
         let container = self.0 == "rootfs" || self.0.starts_with("mp");
-        self.0.starts_with("unused") || container == (kind == GuestKind::Lxc)
+        self.is_unused() || container == (kind == GuestKind::Lxc)
     }
 }
 

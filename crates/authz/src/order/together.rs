@@ -56,17 +56,16 @@ impl Order {
             }
             Params::GuestGrow(GrowParams { disk, volume, size }) => {
                 self.check_disk(disk, volume)?;
+                demand(!disk.is_unused(), "params.disk", "a disk in use")?;
                 let now = self.pre.volumes.iter().flatten().find(|seen| seen.volid == *volume);
                 demand(now.is_some_and(|now| now.size < *size), "params.size", "more than the disk has now")
             }
-            Params::DiskMove(MoveParams { disk, volume, .. })
-            | Params::DiskDetach(DetachParams { disk, volume }) => {
+            Params::DiskMove(MoveParams { disk, volume, .. }) => self.check_disk(disk, volume),
+            Params::DiskDetach(DetachParams { disk, volume }) => {
                 self.check_disk(disk, volume)?;
-                demand(
-                    disk.as_str() != "rootfs" || !matches!(self.params, Params::DiskDetach(_)),
-                    "params.disk",
-                    "no root filesystem",
-                )
+                // Detaching an unused disk would delete it: that has a kind of its own.
+                let fits = disk.as_str() != "rootfs" && !disk.is_unused();
+                demand(fits, "params.disk", "neither the root filesystem nor an unused disk (volume.delete)")
             }
             Params::VolumeDelete(params) => match &params.owner {
                 VolumeOwner::Guest {} => self.check_volume(&params.volume),

@@ -35,8 +35,8 @@ pub struct MoveParams {
     pub delete_source: bool,
 }
 
-/// Of `disk.detach`: the disk leaves the guest's configuration and stays as an unused one. (A detached
-/// cloud-init drive or unused disk is deleted by Proxmox.)
+/// Of `disk.detach`: the disk leaves the guest's configuration and stays as an unused one. (Proxmox deletes
+/// a detached cloud-init drive. An unused disk is deleted by `volume.delete`.)
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DetachParams {

@@ -178,6 +178,8 @@ fn parameters_have_ranges() {
         "no core" => |p, o| p.cores = Some(Amount { old: None, new: 0 });
         "the same" => |p, o| p.cores = Some(Amount { old: Some(2), new: 2 }););
     refuse!(DiskMove, "to itself" => |p, o| p.storage = "local-lvm".parse().unwrap(););
+    refuse!(GuestGrow, "unused" => |p, o| p.disk = "unused0".parse().unwrap(););
+    refuse!(DiskDetach, "unused, which would delete it" => |p, o| p.disk = "unused0".parse().unwrap(););
     refuse!(DiskDetach, "root" => |p, o| (o.guest.as_mut().unwrap().kind, p.disk) =
         (GuestKind::Lxc, "rootfs".parse().unwrap()););
 }

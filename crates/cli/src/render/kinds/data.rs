@@ -176,7 +176,7 @@ pub(super) fn disk_move(MoveParams { disk, volume, storage, delete_source }: &Mo
 
 pub(super) fn detach(DetachParams { disk, volume }: &DetachParams, rows: &mut Rows) {
     effect(rows, format!("take disk {disk} ({volume}) away from the guest"));
-    also(rows, "it stays as an unused disk; an unused or cloud-init disk is DELETED instead");
+    also(rows, "it stays as an unused disk; a cloud-init drive is DELETED instead");
     also(rows, "a running guest can lose what it had not written there");
 }
 
