@@ -149,7 +149,9 @@ pub fn facts(order: &Order, report: &HostReport) -> Vec<Fact> {
         Known::Known(config) => configured(order, &wanted.identity, config, &mut facts),
         Known::Unknown(why) => {
             facts.push(Fact::unread("identity", identity(&wanted.identity), why));
-            facts.extend(order.pre.digest.clone().map(|digest| Fact::unread("digest", digest, why)));
+            facts.extend(
+                order.pre.digest.clone().map(|digest| Fact::unread("digest", digest.to_string(), why)),
+            );
         }
     }
     if let Some(state) = &order.pre.state {
@@ -165,7 +167,7 @@ pub fn facts(order: &Order, report: &HostReport) -> Vec<Fact> {
 fn configured(order: &Order, signed: &GuestIdentity, config: &GuestConfigReport, facts: &mut Vec<Fact>) {
     facts.push(Fact::new("identity", signed, &config.identity, identity));
     if let Some(digest) = &order.pre.digest {
-        facts.push(Fact::new("digest", digest, &config.digest, String::clone));
+        facts.push(Fact::new("digest", &digest.to_string(), &config.digest, String::clone));
     }
 }
 

@@ -39,7 +39,7 @@ struct Desk {
 impl Desk {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/authz/tests/golden/orders");
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/authz/fixtures/orders");
         std::fs::copy(golden.join("snapshot.rollback.json"), dir.path().join("order.json")).unwrap();
         Self { dir, writ: Bins::ready().unwrap().path("writ") }
     }
