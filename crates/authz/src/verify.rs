@@ -240,8 +240,7 @@ pub(crate) fn needed(
         need = need.saturating_add(1);
     }
     let destructive = order.kind().class() == Class::Destructive;
-    let protection =
-        order.guest.as_ref().filter(|_| destructive).and_then(|guest| policy.protection(guest.vmid));
+    let protection = order.vmid().filter(|_| destructive).and_then(|vmid| policy.protection(vmid));
     match protection.map(|protection| (protection.extra, protection.guests)) {
         None => Ok(need),
         Some((Some(extra), _)) => Ok(need.saturating_add(extra)),
