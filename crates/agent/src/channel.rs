@@ -260,7 +260,7 @@ async fn read_log(warden: Warden, first: u64) -> Result<LogPart, WardenError> {
 
 fn on_log(part: Result<LogPart, WardenError>, session: &mut Session) -> Vec<Effect> {
     match part {
-        Ok(LogPart { first, receipts, log_size }) => {
+        Ok(LogPart { first, receipts, log_size, checkpoint }) => {
             if log_size < first {
                 tracing::error!(
                     log_size,
@@ -268,7 +268,7 @@ fn on_log(part: Result<LogPart, WardenError>, session: &mut Session) -> Vec<Effe
                     "the host's log is shorter than the hub's copy of it: was this machine restored from a backup?"
                 );
             }
-            session.on_log(first, receipts)
+            session.on_log(first, receipts, checkpoint)
         }
         Err(error) => {
             tracing::warn!("the host's log cannot be read: {}", sentence(&error));

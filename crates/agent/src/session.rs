@@ -266,7 +266,12 @@ impl Session {
     }
 
     /// The warden answered [`Effect::ReadLog`].
-    pub fn on_log(&mut self, first: u64, receipts: Vec<Signed>) -> Vec<Effect> {
+    pub fn on_log(
+        &mut self,
+        first: u64,
+        receipts: Vec<Signed>,
+        checkpoint: Option<protocol::Note>,
+    ) -> Vec<Effect> {
         self.sync = LogSync::Idle;
         if first != self.held || receipts.len() > RECEIPTS_PER_FRAME {
             // Not what was asked for: nothing of it may reach the hub.
@@ -284,7 +289,7 @@ impl Session {
         if !empty || !self.announced {
             self.announced = true;
             self.unanswered |= empty;
-            effects.push(Effect::Send(AgentFrame::Receipts { first, receipts }));
+            effects.push(Effect::Send(AgentFrame::Receipts { first, receipts, checkpoint }));
         }
         if !empty {
             self.sync = LogSync::AwaitingStored;

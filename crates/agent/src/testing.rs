@@ -11,7 +11,7 @@ use authz::receipt::Entry;
 use authz::{Event, Outcome, Receipt, SecretKey};
 use local_socket::Framed;
 use protocol::local::{EnrolledStatus, WardenAnswer, WardenRequest, WardenStatus};
-use protocol::{Bytes, Envelope, HostId, Sha256, Signed};
+use protocol::{Bytes, Envelope, HostId, Note, Sha256, Signed};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 
@@ -161,6 +161,7 @@ impl Inside {
             WardenRequest::Receipts { first, max } => WardenAnswer::Receipts {
                 first: *first,
                 log_size: log.len() as u64,
+                checkpoint: Some(checkpoint(&log)),
                 receipts: log.into_iter().skip(*first as usize).take(*max as usize).collect(),
             },
             WardenRequest::Results {} => {
@@ -177,6 +178,14 @@ impl Inside {
             other => return (self.handler.lock().unwrap())(other, log.len() as u64),
         }]
     }
+}
+
+/// As the warden signs it.
+pub(crate) fn checkpoint(log: &[Signed]) -> Note {
+    let mut tree = authz::merkle::Frontier::default();
+    log.iter().for_each(|entry| tree.push(authz::merkle::leaf_hash(&entry.payload.0)));
+    let origin = authz::Origin { host: HOST, generation: 1 };
+    authz::Checkpoint { size: tree.size(), root: tree.root() }.sign(&origin, &host_key())
 }
 
 fn status(log_size: u64) -> WardenStatus {

@@ -11,7 +11,7 @@ use protocol::frame::OrderState;
 use protocol::job::MAX_SEALED_RESULT;
 use protocol::local::{LocalError, WardenAnswer, WardenRequest, WardenStatus};
 use protocol::text::printable;
-use protocol::{Bytes, Ed25519Key, Envelope, HostId, Sha256, Signed};
+use protocol::{Bytes, Ed25519Key, Envelope, HostId, Note, Sha256, Signed};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -132,6 +132,8 @@ pub struct LogPart {
     pub log_size: u64,
     /// The entries.
     pub receipts: Vec<Signed>,
+    /// The host's signed word about its whole log; the hub's and the operators' business.
+    pub checkpoint: Option<Note>,
 }
 
 /// Where the warden is.
@@ -167,7 +169,9 @@ impl Warden {
     /// Log entries from `first` on.
     pub async fn receipts(&self, first: u64, max: u32) -> Result<LogPart, WardenError> {
         match self.quick(&WardenRequest::Receipts { first, max }).await? {
-            WardenAnswer::Receipts { first, log_size, receipts } => Ok(LogPart { first, log_size, receipts }),
+            WardenAnswer::Receipts { first, log_size, receipts, checkpoint } => {
+                Ok(LogPart { first, log_size, receipts, checkpoint })
+            }
             other => Err(self.unexpected(other)),
         }
     }

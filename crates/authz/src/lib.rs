@@ -17,6 +17,8 @@
 //! | [`refusal`] | the rules by which a host refuses, one code each |
 //! | [`receipt`] | what the host says happened, signed |
 //! | [`log`] | the host's chain of receipts on disk |
+//! | [`merkle`] | whether an entry is in a log, and whether a log continues another |
+//! | [`checkpoint`] | what a host says its whole log is, signed |
 //! | [`statement`] | operators' signed statements: host names, logins |
 //! | [`enroll`] | proofs and certificates of enrollment |
 //! | [`files`] | durable writes, and secrets in 0600 files |
@@ -27,6 +29,7 @@
 //! `now` and randomness are arguments. Files are touched by [`journal`], [`log`] and [`files`] only.
 
 pub mod canonical;
+pub mod checkpoint;
 pub mod clock;
 pub mod enroll;
 pub mod files;
@@ -34,6 +37,7 @@ pub mod journal;
 pub mod keys;
 pub mod log;
 pub mod lookup;
+pub mod merkle;
 pub mod namespace;
 pub mod order;
 pub mod plan;
@@ -48,6 +52,7 @@ pub mod verify;
 mod wire;
 pub mod world;
 
+pub use checkpoint::{Checkpoint, Origin};
 pub use keys::{KeyBytes, KeyError, OperatorIdentity, OperatorKey, PublicKey};
 pub use namespace::Namespace;
 pub use order::{Kind, Order, Params};

@@ -2,6 +2,10 @@
 //! returns when the entry is durable. A last line without its end is the trace of a crash and is ignored;
 //! damage anywhere else refuses to open.
 //!
+//! Over the entries stands an RFC 6962 tree ([`crate::merkle`]) whose leaves are their payloads; its root
+//! goes into checkpoints. Nothing of it is on disk: opening reads every entry anyway, and a root needs no
+//! more than 64 hashes in memory.
+//!
 //! Beside the log lies `log.head`: how many entries were acknowledged, and the hash of the last. It is
 //! written after the entry is durable, so a crash can leave it behind the log but never ahead; where it
 //! is ahead, acknowledged entries are missing.
@@ -13,8 +17,10 @@ use std::path::{Path, PathBuf};
 
 use protocol::{HostId, Sha256, Signed};
 
+use crate::checkpoint::Checkpoint;
 use crate::files::{FileError, sync_directory};
 use crate::keys::PublicKey;
+use crate::merkle::{Frontier, leaf_hash};
 use crate::receipt::{Entry, Receipt, ReceiptError};
 
 const FILE: &str = "log.jsonl";
@@ -92,6 +98,7 @@ pub struct AuditLog {
     file: File,
     path: PathBuf,
     places: Vec<Place>,
+    tree: Frontier,
     head: PathBuf,
     /// The trace of an unfinished write follows the last entry; the next entry cuts it off.
     torn: bool,
@@ -150,7 +157,7 @@ impl AuditLog {
 
     fn over(file: File, directory: &Path) -> Self {
         let (path, head) = (directory.join(FILE), directory.join(HEAD));
-        Self { file, path, places: Vec::new(), head, torn: false, poisoned: false }
+        Self { file, path, places: Vec::new(), tree: Frontier::default(), head, torn: false, poisoned: false }
     }
 
     /// Whether the entry that was acknowledged last is there. A head that cannot be read proves nothing.
@@ -227,6 +234,11 @@ impl AuditLog {
         self.places.len() as u64
     }
 
+    /// The whole log as it is now, for signing.
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint { size: self.size(), root: self.tree.root() }
+    }
+
     /// Hash of the last entry when the log had `size` entries; zeros for none.
     pub fn head_at(&self, size: u64) -> Option<Sha256> {
         match size.checked_sub(1) {
@@ -292,6 +304,7 @@ impl AuditLog {
 
     fn remember(&mut self, signed: &Signed, length: usize) {
         let end = self.end() + length as u64;
+        self.tree.push(leaf_hash(&signed.payload.0));
         self.places.push(Place { end, hash: Sha256::of(&signed.payload.0) });
     }
 

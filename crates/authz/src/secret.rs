@@ -60,6 +60,13 @@ impl SecretKey {
         self.public
     }
 
+    /// A plain Ed25519 signature, for the formats that are no SSHSIG. Whoever calls it sees to it that
+    /// `message` cannot be taken for what an SSHSIG signs, which begins with these six letters.
+    pub(crate) fn sign_bytes(&self, message: &[u8]) -> [u8; 64] {
+        use ed25519_dalek::Signer as _;
+        self.key.sign(message).to_bytes()
+    }
+
     /// Armored SSHSIG over `message`, with SHA-512 as `ssh-keygen` does by default.
     pub fn sign(&self, namespace: Namespace, message: &[u8]) -> String {
         use ed25519_dalek::Signer as _;

@@ -9,6 +9,7 @@ use crate::enroll::EnrollmentAnswer;
 use crate::envelope::{Bytes, Envelope, Signed};
 use crate::frame::OrderProgress;
 use crate::ids::{HostId, HostName, Sha256, TunnelId};
+use crate::note::Note;
 use crate::plan::Plan;
 use crate::report::HostReport;
 
@@ -285,6 +286,23 @@ pub struct ReceiptsView {
     pub held: u64,
     /// At most 100 entries.
     pub receipts: Vec<Signed>,
+}
+
+/// `GET /api/v1/hosts/{host_id}/log/checkpoint`: the newest one that the hub can prove everything about.
+/// A failure with code `no_checkpoint` while it has none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogCheckpoint {
+    /// Signed by the host key; for `authz::checkpoint` to judge.
+    pub checkpoint: Note,
+}
+
+/// `GET /api/v1/hosts/{host_id}/log/proof?entry=N&size=S`: that entry N (from 0) is among the first S.
+/// `GET /api/v1/hosts/{host_id}/log/proof?from=A&size=S`: that the log with S entries begins with the one
+/// with A. A failure with code `no_proof` when there are not so many entries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogProof {
+    /// As RFC 6962 sections 2.1.1 and 2.1.2 order them; at most 65.
+    pub hashes: Vec<Sha256>,
 }
 
 /// `POST /api/v1/hosts/{host_id}/tunnels` takes an [`Envelope`] with a `session.open` and waits until the

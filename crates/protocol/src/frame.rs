@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::desired::DesiredState;
 use crate::envelope::{Bytes, Envelope, Signed};
 use crate::ids::{HostId, Sha256, TunnelId};
+use crate::note::Note;
 use crate::plan::Plan;
 use crate::report::HostReport;
 
@@ -84,6 +85,9 @@ pub enum AgentFrame {
         first: u64,
         /// The entries.
         receipts: Vec<Signed>,
+        /// The host's signed word about the whole log at that moment.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        checkpoint: Option<Note>,
     },
     /// A signed refusal that is not in the log, because nobody known signed the order.
     Refusal {

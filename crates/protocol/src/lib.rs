@@ -10,6 +10,7 @@
 //! | [`ids`] | host ids, nonces, hashes, VMIDs, names |
 //! | [`text`] | text that is safe to show to a person |
 //! | [`envelope`] | signed bytes: a payload and the SSHSIG signatures over it |
+//! | [`note`] | a host's signed checkpoints, as text |
 //! | [`enroll`] | the enrollment code and the host's answer to it |
 //! | [`guest`] | what a guest is beyond its VMID |
 //! | [`refs`] | volumes, backups, disks, storages and slots as an order names them |
@@ -36,6 +37,7 @@ pub mod guest;
 pub mod ids;
 pub mod job;
 pub mod local;
+pub mod note;
 pub mod plan;
 pub mod refs;
 pub mod report;
@@ -49,3 +51,4 @@ pub use ids::{
     Ed25519Key, EnvName, Fingerprint, ForwardTarget, GuestKind, HostId, HostName, IdError, Interpreter,
     Nonce, Sha256, SnapshotName, Tag, TunnelId, UserName, Vmid,
 };
+pub use note::Note;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::envelope::{Bytes, Envelope, Signed};
 use crate::frame::OrderState;
 use crate::ids::{Ed25519Key, HostId, Sha256};
+use crate::note::Note;
 use crate::plan::Step;
 
 /// Longest frame in bytes: room for the result of a script ([`crate::job::MAX_SEALED_RESULT`]) as base64.
@@ -113,6 +114,9 @@ pub enum WardenAnswer {
         log_size: u64,
         /// The entries.
         receipts: Vec<Signed>,
+        /// The host key's checkpoint over all `log_size` entries.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        checkpoint: Option<Note>,
     },
     /// The session waits. One end of its socket comes with this frame; the receipt names its SSH host key.
     SessionReady {

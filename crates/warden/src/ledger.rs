@@ -430,6 +430,13 @@ impl Ledger {
         self.log.size()
     }
 
+    /// The host's signed word about its whole log. Costs a signature and no write.
+    pub fn checkpoint(&self) -> protocol::Note {
+        let Identity { host_id, host_key_gen, host_key, .. } = &*self.identity;
+        let origin = authz::Origin { host: *host_id, generation: *host_key_gen };
+        self.log.checkpoint().sign(&origin, host_key)
+    }
+
     /// Log entries from `first` on.
     pub fn read(&self, first: u64, max: usize) -> Result<Vec<Signed>, LedgerError> {
         Ok(self.log.read(first, max)?)

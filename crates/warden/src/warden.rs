@@ -216,9 +216,13 @@ impl Warden {
     /// Answers [`protocol::local::WardenRequest::Receipts`].
     pub fn receipts(&self, first: u64, max: u32) -> WardenAnswer {
         let max = max.min(protocol::frame::RECEIPTS_PER_FRAME as u32) as usize;
-        match self.with_ledger(|_, ledger| ledger.read(first, max).map(|receipts| (receipts, ledger.size())))
-        {
-            Ok(Ok((receipts, log_size))) => WardenAnswer::Receipts { first, log_size, receipts },
+        let read = |ledger: &mut Ledger| -> Result<WardenAnswer, LedgerError> {
+            let receipts = ledger.read(first, max)?;
+            let checkpoint = Some(ledger.checkpoint());
+            Ok(WardenAnswer::Receipts { first, log_size: ledger.size(), receipts, checkpoint })
+        };
+        match self.with_ledger(|_, ledger| read(ledger)) {
+            Ok(Ok(answer)) => answer,
             Ok(Err(error)) => refused("log", chain(&error)),
             Err(shut) => shut.answer(),
         }

@@ -110,7 +110,11 @@ async fn pending_stays_and_welcome_opens() {
     let mut frames = [bench.hub.next().await.unwrap(), bench.hub.next().await.unwrap()];
     frames.sort_by_key(|frame| matches!(frame, AgentFrame::Receipts { .. }));
     assert_eq!(frames[0], AgentFrame::Plan { plan, problem: None });
-    assert_eq!(frames[1], AgentFrame::Receipts { first: 0, receipts: vec![] }, "the hub may send orders");
+    assert_eq!(
+        frames[1],
+        AgentFrame::Receipts { first: 0, receipts: vec![], checkpoint: Some(checkpoint(&[])) },
+        "the hub may send orders"
+    );
     soon(bench.kick.notified()).await;
     bench.hub.send(&HubFrame::Bye { why: "update".to_owned(), retry_after_s: 7 }).await;
     let ended = bench.ended().await;
@@ -167,7 +171,7 @@ async fn an_order_is_relayed_once_and_its_receipt_comes_with_the_log() {
                 assert_eq!(about, op);
                 progress.push(state);
             }
-            AgentFrame::Receipts { first, receipts: more } => {
+            AgentFrame::Receipts { first, receipts: more, .. } => {
                 assert_eq!(first, receipts.len() as u64);
                 receipts.extend(more);
                 bench.hub.send(&HubFrame::ReceiptsStored { held: receipts.len() as u64 }).await;

@@ -25,7 +25,7 @@ fn open(held: u64) -> Session {
 /// The same, with the log announced.
 fn settled(held: u64) -> Session {
     let mut session = open(held);
-    assert_eq!(session.on_log(held, vec![]).len(), 1);
+    assert_eq!(session.on_log(held, vec![], None).len(), 1);
     session
 }
 
@@ -76,31 +76,35 @@ fn closes(effects: &[Effect]) -> bool {
 #[test]
 fn the_log_goes_up_in_batches_until_there_is_no_more() {
     let mut session = open(3);
-    let sent = session.on_log(3, vec![receipt(3), receipt(4)]);
+    let sent = session.on_log(3, vec![receipt(3), receipt(4)], None);
     assert_eq!(
         sent,
-        [Effect::Send(AgentFrame::Receipts { first: 3, receipts: vec![receipt(3), receipt(4)] })]
+        [Effect::Send(AgentFrame::Receipts {
+            first: 3,
+            receipts: vec![receipt(3), receipt(4)],
+            checkpoint: None
+        })]
     );
     // While a batch is on its way nothing else is read, but it is remembered.
     assert_eq!(session.on_note(Note::LogGrew), []);
     assert_eq!(session.on_frame(HubFrame::ReceiptsStored { held: 5 }), [Effect::ReadLog { first: 5 }]);
-    assert_eq!(session.on_log(5, vec![]), [], "the hub knows already");
+    assert_eq!(session.on_log(5, vec![], None), [], "the hub knows already");
     assert_eq!(session.on_note(Note::LogGrew), [Effect::ReadLog { first: 5 }]);
     assert_eq!(session.on_note(Note::LogGrew), []);
     // It grew while it was read: the empty answer may be of before.
-    assert_eq!(session.on_log(5, vec![]), [Effect::ReadLog { first: 5 }]);
+    assert_eq!(session.on_log(5, vec![], None), [Effect::ReadLog { first: 5 }]);
 }
 
 #[test]
 fn an_empty_log_is_announced_once() {
     let mut session = open(0);
     assert_eq!(
-        session.on_log(0, vec![]),
-        [Effect::Send(AgentFrame::Receipts { first: 0, receipts: vec![] })]
+        session.on_log(0, vec![], None),
+        [Effect::Send(AgentFrame::Receipts { first: 0, receipts: vec![], checkpoint: None })]
     );
     assert_eq!(session.on_frame(HubFrame::ReceiptsStored { held: 0 }), []);
     assert_eq!(session.on_note(Note::LogGrew), [Effect::ReadLog { first: 0 }]);
-    assert_eq!(session.on_log(0, vec![]), []);
+    assert_eq!(session.on_log(0, vec![], None), []);
 }
 
 /// A hub with a slow disk, and an order that was waiting there.
@@ -108,10 +112,10 @@ fn an_empty_log_is_announced_once() {
 fn the_log_may_grow_before_the_announcement_is_answered() {
     let mut session = settled(2);
     assert_eq!(session.on_note(Note::LogGrew), [Effect::ReadLog { first: 2 }]);
-    assert_eq!(session.on_log(2, vec![receipt(2)]).len(), 1);
+    assert_eq!(session.on_log(2, vec![receipt(2)], None).len(), 1);
     assert_eq!(session.on_frame(HubFrame::ReceiptsStored { held: 2 }), [], "this is about the empty one");
     assert_eq!(session.on_frame(HubFrame::ReceiptsStored { held: 3 }), [Effect::ReadLog { first: 3 }]);
-    assert_eq!(session.on_log(3, vec![receipt(3)]).len(), 1);
+    assert_eq!(session.on_log(3, vec![receipt(3)], None).len(), 1);
     assert!(closes(&session.on_frame(HubFrame::ReceiptsStored { held: 3 })), "there was only one");
 }
 
@@ -127,15 +131,15 @@ fn an_end_in_the_log_is_a_reason_to_ask_for_results() {
         receipt.sign(&crate::testing::host_key())
     };
     let other = entry(Outcome::Unknown { upid: None, why: words() });
-    assert_eq!(session.on_log(2, vec![receipt(2), other]).len(), 1);
+    assert_eq!(session.on_log(2, vec![receipt(2), other], None).len(), 1);
     assert_eq!(session.on_frame(HubFrame::ReceiptsStored { held: 4 }), [Effect::ReadLog { first: 4 }]);
     let ran = entry(Outcome::Ran { result, size: 1, duration_ms: 1 });
-    let effects = session.on_log(4, vec![ran]);
+    let effects = session.on_log(4, vec![ran], None);
     assert!(matches!(effects[..], [Effect::Send(_), Effect::ListResults]), "{effects:?}");
     assert_eq!(session.on_results(vec![op(1)]), []);
     // After its receipt, as always.
     assert_eq!(session.on_frame(HubFrame::ReceiptsStored { held: 5 }), [Effect::ReadLog { first: 5 }]);
-    assert_eq!(session.on_log(5, vec![]), [Effect::ReadResult { op: op(1) }]);
+    assert_eq!(session.on_log(5, vec![], None), [Effect::ReadResult { op: op(1) }]);
 }
 
 #[test]
@@ -145,7 +149,11 @@ fn an_absent_warden_is_asked_again_at_the_next_tick() {
     assert_eq!(session.on_log_failed(), []);
     assert_eq!(session.on_tick(), [Effect::ReadLog { first: 2 }]);
     assert_eq!(session.on_tick(), [], "one at a time");
-    assert_eq!(session.on_log(1, vec![receipt(1)]), [], "an answer to another question is not passed on");
+    assert_eq!(
+        session.on_log(1, vec![receipt(1)], None),
+        [],
+        "an answer to another question is not passed on"
+    );
     assert_eq!(session.on_tick(), [Effect::ReadLog { first: 2 }]);
 }
 
@@ -243,7 +251,7 @@ fn a_hub_that_breaks_the_protocol_is_left() {
         assert!(closes(&open(0).on_frame(frame)));
     }
     let mut session = open(4);
-    session.on_log(4, vec![receipt(4)]);
+    session.on_log(4, vec![receipt(4)], None);
     assert!(closes(&session.on_frame(HubFrame::ReceiptsStored { held: 4 })), "an endless loop otherwise");
     let bye = HubFrame::Bye { why: "x\u{1b}[2J".to_owned(), retry_after_s: u64::MAX };
     let effects = open(0).on_frame(bye);
@@ -287,12 +295,13 @@ fn a_result_follows_its_receipt_and_is_forgotten_when_the_hub_holds_it() {
     let mut session = settled(0);
     let ended = Note::Ended { op: op(1), ran: true };
     assert_eq!(session.on_note(ended), [Effect::ReadLog { first: 0 }]);
-    let effects = session.on_log(0, vec![receipt(1)]);
-    let receipts = Effect::Send(AgentFrame::Receipts { first: 0, receipts: vec![receipt(1)] });
+    let effects = session.on_log(0, vec![receipt(1)], None);
+    let receipts =
+        Effect::Send(AgentFrame::Receipts { first: 0, receipts: vec![receipt(1)], checkpoint: None });
     assert_eq!(effects, [receipts, Effect::ReadResult { op: op(1) }]);
     assert_eq!(session.on_result(op(1), sealed()), [sends_result(1)]);
     assert_eq!(session.on_frame(HubFrame::ReceiptsStored { held: 1 }), [Effect::ReadLog { first: 1 }]);
-    assert_eq!(session.on_log(1, vec![]), []);
+    assert_eq!(session.on_log(1, vec![], None), []);
     let stored = HubFrame::JobResultStored { op: op(1) };
     assert_eq!(session.on_frame(stored.clone()), [Effect::ForgetResult { op: op(1) }]);
     assert_eq!(session.on_result_done(), []);
@@ -305,18 +314,18 @@ fn a_result_waits_for_a_reading_of_the_log_that_began_after_it() {
     // The first reading is under way and may be too early.
     assert_eq!(session.on_note(Note::Ended { op: op(1), ran: true }), []);
     let full: Vec<Signed> = (0..100).map(receipt).collect();
-    assert_eq!(session.on_log(0, full).len(), 1);
+    assert_eq!(session.on_log(0, full, None).len(), 1);
     let effects = session.on_frame(HubFrame::ReceiptsStored { held: 100 });
     assert_eq!(effects, [Effect::ReadLog { first: 100 }]);
     assert_eq!(session.on_log_failed(), []);
     assert_eq!(session.on_tick(), [Effect::ReadLog { first: 100 }]);
     // One that comes meanwhile does not hold up the one before it.
     assert_eq!(session.on_note(Note::Ended { op: op(2), ran: true }), []);
-    let effects = session.on_log(100, vec![receipt(9)]);
+    let effects = session.on_log(100, vec![receipt(9)], None);
     assert!(matches!(&effects[..], [Effect::Send(_), Effect::ReadResult { op: first }] if *first == op(1)));
     assert_eq!(session.on_result(op(1), sealed()), [sends_result(1)], "and the second one waits");
     assert_eq!(session.on_frame(HubFrame::ReceiptsStored { held: 101 }), [Effect::ReadLog { first: 101 }]);
-    assert_eq!(session.on_log(101, vec![]), [Effect::ReadResult { op: op(2) }]);
+    assert_eq!(session.on_log(101, vec![], None), [Effect::ReadResult { op: op(2) }]);
 }
 
 #[test]
@@ -325,9 +334,9 @@ fn results_are_sent_again_on_each_connection_until_they_are_acknowledged() {
     for _ in 0..2 {
         session.begin();
         session.on_frame(welcome(0));
-        assert_eq!(session.on_log(0, vec![]).len(), 1);
+        assert_eq!(session.on_log(0, vec![], None).len(), 1);
         assert_eq!(session.on_results(vec![op(1)]), [Effect::ReadLog { first: 0 }]);
-        assert_eq!(session.on_log(0, vec![]), [Effect::ReadResult { op: op(1) }]);
+        assert_eq!(session.on_log(0, vec![], None), [Effect::ReadResult { op: op(1) }]);
         assert_eq!(session.on_result(op(1), sealed()), [sends_result(1)]);
         // Not twice on one connection.
         assert_eq!(
@@ -347,9 +356,9 @@ fn few_results_are_on_their_way_and_one_is_read_at_a_time() {
     let mut session = settled(0);
     let all: Vec<Sha256> = (0..20).map(op).collect();
     session.on_note(Note::Ended { op: op(0), ran: false });
-    assert_eq!(session.on_log(0, vec![]), []);
+    assert_eq!(session.on_log(0, vec![], None), []);
     assert_eq!(session.on_results(all), [Effect::ReadLog { first: 0 }]);
-    let mut effects = session.on_log(0, vec![]);
+    let mut effects = session.on_log(0, vec![], None);
     let mut sent = 0;
     while let [.., Effect::ReadResult { op: next }] = &effects[..] {
         let next = *next;
@@ -380,16 +389,16 @@ fn an_absent_warden_is_asked_for_results_at_the_next_tick_or_report() {
     let mut session = settled(0);
     session.on_note(Note::Ended { op: op(1), ran: false });
     assert_eq!(session.on_results_failed(), []);
-    assert_eq!(session.on_log(0, vec![]), [], "not before");
+    assert_eq!(session.on_log(0, vec![], None), [], "not before");
     assert_eq!(session.on_tick(), [Effect::ListResults]);
     assert_eq!(session.on_results(vec![op(1)]), [Effect::ReadLog { first: 0 }]);
-    assert_eq!(session.on_log(0, vec![]), [Effect::ReadResult { op: op(1) }]);
+    assert_eq!(session.on_log(0, vec![], None), [Effect::ReadResult { op: op(1) }]);
     // It goes away in the middle: the list is made again.
     assert_eq!(session.on_results_failed(), []);
     let effects = session.on_note(report(0));
     assert!(matches!(&effects[..], [Effect::Send(_), Effect::ListResults]), "{effects:?}");
     assert_eq!(session.on_results(vec![op(1)]), [Effect::ReadLog { first: 0 }]);
-    assert_eq!(session.on_log(0, vec![]), [Effect::ReadResult { op: op(1) }]);
+    assert_eq!(session.on_log(0, vec![], None), [Effect::ReadResult { op: op(1) }]);
     assert_eq!(session.on_result(op(1), sealed()), [sends_result(1)]);
     // What the hub holds is not sent again because the warden could not be told.
     let stored = HubFrame::JobResultStored { op: op(1) };
@@ -405,9 +414,9 @@ fn an_absent_warden_is_asked_for_results_at_the_next_tick_or_report() {
 fn a_result_that_cannot_be_had_holds_up_no_other() {
     let mut session = settled(0);
     session.on_note(Note::Ended { op: op(0), ran: false });
-    session.on_log(0, vec![]);
+    session.on_log(0, vec![], None);
     session.on_results(vec![op(1), op(2)]);
-    assert_eq!(session.on_log(0, vec![]), [Effect::ReadResult { op: op(1) }]);
+    assert_eq!(session.on_log(0, vec![], None), [Effect::ReadResult { op: op(1) }]);
     assert_eq!(session.on_result_done(), [Effect::ReadResult { op: op(2) }]);
 }
 
@@ -421,6 +430,6 @@ fn a_log_that_grew_unseen_is_read_and_results_are_looked_for() {
         "{effects:?}"
     );
     session.on_results(vec![]);
-    session.on_log(3, vec![]);
+    session.on_log(3, vec![], None);
     assert!(matches!(&session.on_note(report(3))[..], [Effect::Send(_)]));
 }

@@ -4,13 +4,14 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use authz::{PublicKey, Receipt, receipt::Event};
+use authz::merkle::{KEPT_LEVEL, Plan};
+use authz::{Checkpoint, Origin, PublicKey, Receipt, receipt::Event};
 use axum::extract::ws::{Message, WebSocket};
 use futures_util::StreamExt as _;
 use futures_util::stream::SplitStream;
 use protocol::frame::{AgentFrame, HubFrame, Purpose, RECEIPTS_PER_FRAME, VERSION};
 use protocol::text::SafeText;
-use protocol::{Ed25519Key, HostId, Sha256, Signed};
+use protocol::{Ed25519Key, HostId, Note, Sha256, Signed};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::timeout;
 
@@ -322,8 +323,8 @@ impl Reader {
                     let known = self.app.store.order_problem(&host.host_id, &op, &problem).await?;
                     self.order_event(host, &op, known);
                 }
-                AgentFrame::Receipts { first, receipts } => {
-                    self.receipts(host, key, first, receipts).await?;
+                AgentFrame::Receipts { first, receipts, checkpoint } => {
+                    self.receipts(host, key, first, receipts, checkpoint).await?;
                     if !orders {
                         orders = true;
                         self.answer(Out::SendOrders)?;
@@ -363,6 +364,7 @@ impl Reader {
         key: PublicKey,
         first: u64,
         receipts: Vec<Signed>,
+        checkpoint: Option<Note>,
     ) -> Result<(), End> {
         if receipts.len() > RECEIPTS_PER_FRAME {
             return Err(refuse(format!("more than {RECEIPTS_PER_FRAME} receipts in one frame")));
@@ -390,7 +392,11 @@ impl Reader {
             }
             Err(_) => return Err(End::Bye(Closing::new("the hub failed", 30))),
         };
-        let held = match self.app.store.append_receipts(&host_id, size, &entries).await {
+        let checkpoint = match &checkpoint {
+            Some(note) => Some((checkpoint_size(host, &key, note)?, note)),
+            None => None,
+        };
+        let held = match self.app.store.append_receipts(&host_id, size, &entries, checkpoint).await {
             Ok(held) => held,
             Err(AppendError::Moved) => {
                 return Err(End::Bye(Closing::new("the log moved on: connect again", 1)));
@@ -400,7 +406,12 @@ impl Reader {
         if entries.iter().any(|entry| entry.op.is_some()) {
             self.app.live.order_changed(&host_id);
         }
-        self.answer(Out::Frame(HubFrame::ReceiptsStored { held }))
+        self.answer(Out::Frame(HubFrame::ReceiptsStored { held }))?;
+        if held >> KEPT_LEVEL > size >> KEPT_LEVEL {
+            // So that no proof has to read a long log at once.
+            self.app.store.log_hashes(&host_id, &Plan::root(held)).await?;
+        }
+        Ok(())
     }
 
     async fn refusal(&self, host: &Host, key: &PublicKey, op: Sha256, signed: Signed) -> Result<(), End> {
@@ -415,6 +426,19 @@ impl Reader {
         let known = self.app.store.add_refusal(&host.host_id, &op, &signed).await?;
         self.order_event(host, &op, known);
         Ok(())
+    }
+}
+
+/// The number of entries in a checkpoint that the host signed. Whether its root is right is for operators'
+/// tools to find out: they believe neither of us.
+fn checkpoint_size(host: &Host, key: &PublicKey, note: &Note) -> Result<u64, End> {
+    let origin = Origin { host: host.host_id, generation: host.host_key_gen };
+    match Checkpoint::verify(note, &origin, key) {
+        Ok(checkpoint) => Ok(checkpoint.size),
+        Err(error) => {
+            tracing::warn!(host = %host.host_id, name = %host.name, %error, "a checkpoint is refused");
+            Err(refuse("the checkpoint with these receipts is not signed by the host's key"))
+        }
     }
 }
 

@@ -70,6 +70,10 @@ pub(crate) enum ApiError {
     NoDesired(protocol::HostId),
     #[error("there is no order {0} for this host: list them or submit it")]
     NoSuchOrder(protocol::Sha256),
+    #[error("the hub has no checkpoint of the log of host {0} yet: has the host connected since?")]
+    NoCheckpoint(protocol::HostId),
+    #[error("the hub holds {held} entries of this log, and there is no such proof about them: ask for less")]
+    NoProof { held: u64 },
     #[error("this is no order: {0}")]
     BadOrder(&'static str),
     #[error(transparent)]
@@ -144,6 +148,8 @@ impl ApiError {
             Self::NoSuchHost(_) => (S::NOT_FOUND, "no_such_host"),
             Self::NoDesired(_) => (S::NOT_FOUND, "no_desired_state"),
             Self::NoSuchOrder(_) => (S::NOT_FOUND, "no_such_order"),
+            Self::NoCheckpoint(_) => (S::NOT_FOUND, "no_checkpoint"),
+            Self::NoProof { .. } => (S::NOT_FOUND, "no_proof"),
             Self::BadOrder(_) => (S::UNPROCESSABLE_ENTITY, "bad_order"),
             Self::Desired(_) => (S::UNPROCESSABLE_ENTITY, "bad_desired_state"),
             Self::Submit(error) => match error {

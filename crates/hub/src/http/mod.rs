@@ -4,6 +4,7 @@ mod auth;
 mod enroll;
 mod error;
 mod hosts;
+mod log;
 mod login;
 mod orders;
 mod request;
@@ -62,6 +63,8 @@ pub(crate) fn routes() -> Vec<Route> {
         route(get_.clone(), Operator, "/api/v1/hosts/{host_id}/desired", get(hosts::get_desired)),
         route(put_, Operator, "/api/v1/hosts/{host_id}/desired", put(hosts::put_desired)),
         route(get_.clone(), Operator, "/api/v1/hosts/{host_id}/receipts", get(hosts::receipts)),
+        route(get_.clone(), Operator, "/api/v1/hosts/{host_id}/log/checkpoint", get(log::checkpoint)),
+        route(get_.clone(), Operator, "/api/v1/hosts/{host_id}/log/proof", get(log::proof)),
         route(post_.clone(), Operator, "/api/v1/hosts/{host_id}/orders", post(orders::submit)),
         route(get_.clone(), Operator, "/api/v1/hosts/{host_id}/orders", get(orders::list)),
         route(get_.clone(), Operator, "/api/v1/hosts/{host_id}/orders/{op}", get(orders::show)),

@@ -30,7 +30,7 @@ async fn every_api_route_refuses_without_a_token() {
             assert_eq!((status, &body["code"]), (StatusCode::UNAUTHORIZED, &json!(code)), "{}", route.path);
         }
     }
-    assert_eq!(guarded, 19);
+    assert_eq!(guarded, 21);
 }
 
 #[tokio::test]
@@ -72,6 +72,17 @@ async fn hostile_requests_get_a_failure_with_a_code() {
         (put, format!("/api/v1/hosts/{host}/desired"), b"{\"guests\":[]}".to_vec(), 400, "bad_request"),
         (get, format!("/api/v1/hosts/{host}/receipts?first=-1"), vec![], 400, "bad_request"),
         (get, format!("/api/v1/hosts/{host}/receipts?frist=1"), vec![], 400, "bad_request"),
+        (get, format!("/api/v1/hosts/{host}/log/checkpoint"), vec![], 404, "no_such_host"),
+        (get, format!("/api/v1/hosts/{host}/log/proof"), vec![], 400, "bad_request"),
+        (get, format!("/api/v1/hosts/{host}/log/proof?entry=-1&size=1"), vec![], 400, "bad_request"),
+        (
+            get,
+            format!("/api/v1/hosts/{host}/log/proof?entry=1&size=99999999999999999999"),
+            vec![],
+            400,
+            "bad_request",
+        ),
+        (get, format!("/api/v1/hosts/{host}/log/proof?entry=1&size=2"), vec![], 404, "no_such_host"),
         (get, format!("/api/v1/hosts/{host}/orders"), vec![], 404, "no_such_host"),
         (get, format!("/api/v1/hosts/{host}/orders/abc"), vec![], 400, "bad_request"),
         (post, format!("/api/v1/hosts/{host}/orders"), order(b"x", sig()), 404, "no_such_host"),

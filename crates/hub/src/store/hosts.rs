@@ -18,6 +18,8 @@ pub(crate) struct Host {
     pub(crate) statement: Signed,
     /// Its signing key.
     pub(crate) host_key: Ed25519Key,
+    /// Which of its keys that is.
+    pub(crate) host_key_gen: u32,
     /// Unix seconds.
     pub(crate) last_seen: Option<u64>,
     /// Entries of its log that are stored.
@@ -26,15 +28,16 @@ pub(crate) struct Host {
     pub(crate) report_at: Option<u64>,
 }
 
-type Row = (Vec<u8>, String, Vec<u8>, String, Vec<u8>, Option<i64>, i64, Option<i64>);
+type Row = (Vec<u8>, String, Vec<u8>, String, Vec<u8>, i64, Option<i64>, i64, Option<i64>);
 
 fn from_row(row: Row) -> Result<Host, StoreError> {
-    let (host_id, name, payload, sig, host_key, last_seen, held, report_at) = row;
+    let (host_id, name, payload, sig, host_key, generation, last_seen, held, report_at) = row;
     Ok(Host {
         host_id: HostId::from_bytes(bytes("host id", host_id)?),
         name: text("host name", &name)?,
         statement: Signed { payload: payload.into(), sig },
         host_key: Ed25519Key::from_bytes(bytes("host key", host_key)?),
+        host_key_gen: u32::try_from(generation).map_err(|_| StoreError::Corrupt("host key generation"))?,
         last_seen: last_seen.map(from_db),
         receipts_held: from_db(held),
         report_at: report_at.map(from_db),
@@ -45,7 +48,7 @@ impl Store {
     /// All of them, by name.
     pub(crate) async fn hosts(&self) -> Result<Vec<Host>, StoreError> {
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT h.host_id, name, statement_payload, statement_sig, host_key, last_seen, \
+            "SELECT h.host_id, name, statement_payload, statement_sig, host_key, host_key_gen, last_seen, \
              receipts_held, r.received_at \
              FROM hosts h LEFT JOIN reports r ON r.host_id = h.host_id ORDER BY name",
         )
@@ -57,7 +60,7 @@ impl Store {
     /// One of them.
     pub(crate) async fn host(&self, host_id: &HostId) -> Result<Option<Host>, StoreError> {
         let row: Option<Row> = sqlx::query_as(
-            "SELECT h.host_id, name, statement_payload, statement_sig, host_key, last_seen, \
+            "SELECT h.host_id, name, statement_payload, statement_sig, host_key, host_key_gen, last_seen, \
              receipts_held, r.received_at \
              FROM hosts h LEFT JOIN reports r ON r.host_id = h.host_id WHERE h.host_id = $1",
         )
@@ -70,7 +73,7 @@ impl Store {
     /// The one with this device key.
     pub(crate) async fn host_by_device(&self, device: &Ed25519Key) -> Result<Option<Host>, StoreError> {
         let row: Option<Row> = sqlx::query_as(
-            "SELECT h.host_id, name, statement_payload, statement_sig, host_key, last_seen, \
+            "SELECT h.host_id, name, statement_payload, statement_sig, host_key, host_key_gen, last_seen, \
              receipts_held, r.received_at \
              FROM hosts h LEFT JOIN reports r ON r.host_id = h.host_id WHERE device_key = $1",
         )

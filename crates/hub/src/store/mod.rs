@@ -9,6 +9,7 @@ mod desired;
 mod enrollments;
 mod hosts;
 mod jobs;
+mod log;
 mod orders;
 mod receipts;
 mod sessions;

@@ -1,9 +1,9 @@
 //! The copy of each host's signed log, and signed refusals that stand outside it.
 
-use protocol::{HostId, Sha256, Signed};
+use protocol::{HostId, Note, Sha256, Signed};
 use sqlx::{Sqlite, Transaction};
 
-use super::{Store, StoreError, bytes, from_db, to_db};
+use super::{Store, StoreError, bytes, from_db, log, to_db};
 
 /// Refusals kept per order: the newest, because only those answer the last submission.
 const REFUSALS_PER_ORDER: i64 = 20;
@@ -52,12 +52,15 @@ impl Store {
         Ok(row.map(|(payload,)| Sha256::of(&payload)))
     }
 
-    /// Adds checked entries behind the first `held`; all of them or none. Gives the number held.
+    /// Adds checked entries behind the first `held`; all of them or none. Gives the number held. With them
+    /// the checkpoint, so that whoever sees a new entry can have its proof: when all that it covers is held
+    /// now, and it is no step back.
     pub(crate) async fn append_receipts(
         &self,
         host_id: &HostId,
         held: u64,
         entries: &[LogEntry],
+        checkpoint: Option<(u64, &Note)>,
     ) -> Result<u64, AppendError> {
         let mut tx = self.write.begin().await?;
         let (now_held,): (i64,) = sqlx::query_as("SELECT receipts_held FROM hosts WHERE host_id = $1")
@@ -67,7 +70,6 @@ impl Store {
         if from_db(now_held) != held {
             return Err(AppendError::Moved);
         }
-        let Some(last) = entries.last() else { return Ok(held) };
         let mut seq = now_held;
         for LogEntry { signed, op } in entries {
             let version = match op {
@@ -88,12 +90,17 @@ impl Store {
             .await?;
             seq += 1;
         }
-        sqlx::query("UPDATE hosts SET receipts_held = $1, receipts_hash = $2 WHERE host_id = $3")
-            .bind(seq)
-            .bind(Sha256::of(&last.signed.payload.0).as_bytes().as_slice())
-            .bind(host_id.as_bytes().as_slice())
-            .execute(&mut *tx)
-            .await?;
+        if let Some(last) = entries.last() {
+            sqlx::query("UPDATE hosts SET receipts_held = $1, receipts_hash = $2 WHERE host_id = $3")
+                .bind(seq)
+                .bind(Sha256::of(&last.signed.payload.0).as_bytes().as_slice())
+                .bind(host_id.as_bytes().as_slice())
+                .execute(&mut *tx)
+                .await?;
+        }
+        if let Some((size, note)) = checkpoint.filter(|(size, _)| *size <= from_db(seq)) {
+            log::put_checkpoint(&mut tx, host_id, size, note).await?;
+        }
         tx.commit().await?;
         Ok(from_db(seq))
     }

@@ -28,8 +28,8 @@ async fn receipts_attach_to_their_order_with_a_version_each() {
         LogEntry { signed: signed("b"), op: Some(op) },
         LogEntry { signed: signed("c"), op: Some(Sha256::of(b"an order of another hub")) },
     ];
-    assert_eq!(store.append_receipts(&host.id, 0, &entries).await.unwrap(), 3);
-    assert!(matches!(store.append_receipts(&host.id, 0, &entries).await, Err(AppendError::Moved)));
+    assert_eq!(store.append_receipts(&host.id, 0, &entries, None).await.unwrap(), 3);
+    assert!(matches!(store.append_receipts(&host.id, 0, &entries, None).await, Err(AppendError::Moved)));
     assert_eq!(store.log_end(&host.id).await.unwrap(), Some((3, Sha256::of(b"c"))));
     assert_eq!(store.receipt_hash(&host.id, 1).await.unwrap(), Some(Sha256::of(b"b")));
     assert_eq!(store.receipts(&host.id, 1).await.unwrap(), [signed("b"), signed("c")]);
@@ -188,7 +188,7 @@ async fn an_order_of_which_nothing_was_heard_is_delivered_again() {
     assert!(store.order_progress(&host.id, &verified).await.unwrap());
     assert!(store.order_problem(&host.id, &problem, "the warden is away").await.unwrap());
     let entry = LogEntry { signed: signed("r"), op: Some(receipt) };
-    store.append_receipts(&host.id, 0, &[entry]).await.unwrap();
+    store.append_receipts(&host.id, 0, &[entry], None).await.unwrap();
     store.add_refusal(&host.id, &refusal, &signed("no")).await.unwrap();
     assert_eq!(store.deliver_unheard_again(&host.id).await.unwrap(), 1);
     assert_eq!(store.next_order(&host.id).await.unwrap().unwrap().op, unheard);
@@ -225,7 +225,7 @@ async fn old_tunnels_and_used_scripts_are_forgotten() {
         delivered.push(next.op);
     }
     let entries = [ended.id(), waiting.id()].map(|op| LogEntry { signed: signed("r"), op: Some(op) });
-    store.append_receipts(&host.id, 0, &entries).await.unwrap();
+    store.append_receipts(&host.id, 0, &entries, None).await.unwrap();
     assert_eq!(store.forget_scripts().await.unwrap(), 1);
     let has_script = async |envelope: &Envelope| -> bool {
         sqlx::query_scalar("SELECT sealed IS NOT NULL FROM orders WHERE op = $1")

@@ -27,7 +27,7 @@ async fn forged_receipts_store_nothing() {
     let good = receipt(host.id, Some((0, NO_HASH)), op, &host.key);
     let next = |key, prev| receipt(host.id, Some((1, prev)), op, key);
     let prev = Sha256::of(&good.payload.0);
-    let receipts = |first, receipts| AgentFrame::Receipts { first, receipts };
+    let receipts = |first, receipts| AgentFrame::Receipts { first, receipts, checkpoint: None };
     let cases = [
         ("another key", receipts(0, vec![receipt(host.id, Some((0, NO_HASH)), op, &mallory)])),
         (

@@ -113,10 +113,10 @@ async fn from_code_to_receipt_and_across_a_restart() {
     let progress = OrderProgress { op, state: OrderState::Running { upid: "UPID:x".to_owned() } };
     channel.send(&AgentFrame::Progress(progress.clone())).await;
     let done = receipt(host.id, Some((0, NO_HASH)), op, &host.key);
-    channel.send(&AgentFrame::Receipts { first: 0, receipts: vec![done.clone()] }).await;
+    channel.send(&AgentFrame::Receipts { first: 0, receipts: vec![done.clone()], checkpoint: None }).await;
     assert_eq!(channel.next().await, Some(HubFrame::ReceiptsStored { held: 1 }));
     // The same again is no harm: at least once.
-    channel.send(&AgentFrame::Receipts { first: 0, receipts: vec![done.clone()] }).await;
+    channel.send(&AgentFrame::Receipts { first: 0, receipts: vec![done.clone()], checkpoint: None }).await;
     assert_eq!(channel.next().await, Some(HubFrame::ReceiptsStored { held: 1 }));
     let refusal = receipt(host.id, None, op, &host.key);
     channel.send(&AgentFrame::Refusal { op, receipt: refusal.clone() }).await;
@@ -188,7 +188,7 @@ async fn orders_wait_until_the_hosts_log_was_heard() {
     channel.send(&AgentFrame::Report { seq: 1, report: Box::new(report()) }).await;
     assert_eq!(channel.next().await, Some(HubFrame::ReportStored { seq: 1 }));
     let done = receipt(host.id, Some((0, NO_HASH)), Sha256::of(b"other"), &host.key);
-    channel.send(&AgentFrame::Receipts { first: 0, receipts: vec![done] }).await;
+    channel.send(&AgentFrame::Receipts { first: 0, receipts: vec![done], checkpoint: None }).await;
     assert_eq!(channel.next().await, Some(HubFrame::ReceiptsStored { held: 1 }));
     assert_eq!(channel.next().await, Some(HubFrame::Order { envelope: envelope.clone() }));
     // The same order, submitted again, is sent again on the same channel.

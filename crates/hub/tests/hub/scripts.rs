@@ -96,7 +96,7 @@ async fn a_result_is_kept_once_and_shown_with_its_order_only() {
         assert_eq!(shown(&view().await).as_deref(), Some(&kept[..]));
     }
     let receipts = vec![ran(host.id, op, b"another", &host.key)];
-    channel.send(&AgentFrame::Receipts { first: 0, receipts }).await;
+    channel.send(&AgentFrame::Receipts { first: 0, receipts, checkpoint: None }).await;
     assert_eq!(channel.next().await, Some(HubFrame::ReceiptsStored { held: 1 }));
     for sealed in [&b"another"[..], b"something else", b"the one"] {
         channel.send(&result(op, sealed)).await;

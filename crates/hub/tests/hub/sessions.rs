@@ -55,7 +55,10 @@ async fn a_session_is_paired_listed_and_closed() {
 
     // Its end, by the log, stands with the order.
     let end = super::receipt(stand.host.id, Some((0, NO_HASH)), view.op, &stand.host.key);
-    stand.channel.send(&AgentFrame::Receipts { first: 0, receipts: vec![end.clone()] }).await;
+    stand
+        .channel
+        .send(&AgentFrame::Receipts { first: 0, receipts: vec![end.clone()], checkpoint: None })
+        .await;
     assert_eq!(stand.channel.next().await, Some(HubFrame::ReceiptsStored { held: 1 }));
     let order: OrderView = stand.alice.get(&stand.host.path(&format!("/orders/{}", view.op))).await;
     assert_eq!(order.receipts[0].receipt, end);
