@@ -11,6 +11,7 @@ use protocol::config::ConfigError;
 use protocol::text::printable;
 
 use crate::args::Command;
+use crate::history::HistoryError;
 use crate::hub::HubError;
 use crate::judge::JudgeError;
 use crate::openssh::OpenSshError;
@@ -32,7 +33,7 @@ use crate::tunnel::RelayError;
 /// | run, result | the script ended with 0 | [`protocol::job::JobEnd::exit_code`]; 255 where that is not known |
 /// | ssh, cp | as ssh and scp say | the same; 255 for failures of ours, as ssh does |
 /// | connect | the session ended | 255 |
-/// | all others | success | 1 |
+/// | all others | success | 1; 3 when a host's history is not believed ([`alarm_status`]) |
 pub fn failure_status(command: &Command) -> u8 {
     match command {
         Command::Run(_) | Command::Result(_) | Command::Ssh(_) | Command::Cp(_) | Command::Connect(_) => 255,
@@ -51,9 +52,19 @@ pub fn failure_status(command: &Command) -> u8 {
         | Command::Orders(_)
         | Command::Order(_)
         | Command::Receipts(_)
+        | Command::Audit(_)
         | Command::Sessions(_) => 1,
     }
 }
+
+/// Exit status, wherever [`failure_status`] is 1, of the one failure that must never be taken for an
+/// ordinary one: a host's history was shortened, forked or forged.
+pub fn alarm_status(failure: &Failure) -> Option<u8> {
+    matches!(failure, Failure::History(_)).then_some(ALARM)
+}
+
+/// The exit status of an alarm.
+pub const ALARM: u8 = 3;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +84,9 @@ pub enum Failure {
     /// A receipt that is not believed.
     #[error(transparent)]
     Judge(#[from] JudgeError),
+    /// A history that is not believed.
+    #[error(transparent)]
+    History(#[from] HistoryError),
     /// No key to sign with.
     #[error(transparent)]
     Signer(#[from] SignerError),
@@ -190,6 +204,8 @@ pub struct Answer {
     pub output: Option<Output>,
     /// What is worth a word and is no failure; to stderr.
     pub notes: Vec<String>,
+    /// The failures are of the kind of [`alarm_status`].
+    pub alarm: bool,
     /// Exit status of what ran elsewhere, when nothing here failed.
     pub status: u8,
     /// The key to what is printed here: forgotten once it is printed.

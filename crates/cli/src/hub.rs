@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use protocol::api::{
     ApiFailure, DesiredAccepted, EnrollmentApprove, EnrollmentCreated, EnrollmentNew, EnrollmentView,
-    HostDetail, HostView, LoginAnswer, LoginChallenge, OrderAccepted, OrderView, ReceiptsView, TunnelAnswer,
-    TunnelView,
+    HostDetail, HostView, LogCheckpoint, LogProof, LoginAnswer, LoginChallenge, OrderAccepted, OrderView,
+    ReceiptsView, TunnelAnswer, TunnelView,
 };
 use protocol::desired::DesiredState;
 use protocol::text::printable;
@@ -301,6 +301,26 @@ impl Hub {
     pub async fn receipts(&self, id: &HostId, first: u64) -> Result<ReceiptsView, HubError> {
         let request = self.request(Method::GET, &format!("hosts/{id}/receipts")).query(&[("first", first)]);
         self.json("receipts", request).await
+    }
+
+    /// The newest checkpoint of a host's log, unjudged.
+    pub async fn checkpoint(&self, id: &HostId) -> Result<LogCheckpoint, HubError> {
+        self.json("a checkpoint", self.request(Method::GET, &format!("hosts/{id}/log/checkpoint"))).await
+    }
+
+    /// The hashes that should prove that an entry is among the first `size`, unjudged.
+    pub async fn inclusion(&self, id: &HostId, entry: u64, size: u64) -> Result<Vec<Sha256>, HubError> {
+        self.proof(id, [("entry", entry), ("size", size)]).await
+    }
+
+    /// The hashes that should prove that the log with `size` entries continues the one with `from`, unjudged.
+    pub async fn consistency(&self, id: &HostId, from: u64, size: u64) -> Result<Vec<Sha256>, HubError> {
+        self.proof(id, [("from", from), ("size", size)]).await
+    }
+
+    async fn proof(&self, id: &HostId, about: [(&str, u64); 2]) -> Result<Vec<Sha256>, HubError> {
+        let request = self.request(Method::GET, &format!("hosts/{id}/log/proof")).query(&about);
+        self.json::<LogProof>("a proof", request).await.map(|proof| proof.hashes)
     }
 
     /// Asks for a session; the hub waits for the host.

@@ -6,6 +6,7 @@ use authz::{Event, Outcome, PublicKey, Receipt, RefusalCode};
 use protocol::api::{OrderReceipt, OrderView};
 use protocol::{Envelope, HostName, Sha256, Signed};
 
+use crate::history::Proof;
 use crate::resolve::Believed;
 
 mod refusal;
@@ -142,6 +143,8 @@ pub struct Story {
     pub earlier_success: Option<Receipt>,
     /// The order as the hub shows it, if its payload is the one that was asked for.
     pub envelope: Option<Envelope>,
+    /// That the end is in the host's log; none for a refusal outside it, and until it is proven.
+    pub proof: Option<Proof>,
     /// Of a script: what the hub shows as its sealed result. The receipt tells whether it is.
     pub result: Option<Vec<u8>>,
 }

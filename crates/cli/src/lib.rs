@@ -12,6 +12,8 @@
 //! | [`prepare`] | orders from reports, and orders about the host |
 //! | [`cosigning`] | what a second signer must know |
 //! | [`judge`] | receipts and a host's log |
+//! | [`history`] | checkpoints: whether a log continues what this machine saw |
+//! | [`audit`] | a copy of a log, without any hub |
 //! | [`script`], [`result`] | what `writ run` sends, and what comes back under seal |
 //! | [`ssh_config`], [`ssh_args`] | what ssh is told, and what it may be told |
 //! | [`policy_file`] | the first policy |
@@ -25,10 +27,12 @@
 
 pub mod agent;
 pub mod args;
+pub mod audit;
 pub mod commands;
 pub mod cosigning;
 pub mod document;
 pub mod error;
+pub mod history;
 pub mod hub;
 pub mod judge;
 pub mod openssh;
@@ -69,12 +73,14 @@ pub async fn run() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let (verbose, failed) = (cli.verbose, ExitCode::from(error::failure_status(&cli.command)));
+    let status = error::failure_status(&cli.command);
+    // Where a script's or ssh's own status comes through, 3 is one of theirs.
+    let (verbose, failed, alarms) = (cli.verbose, ExitCode::from(status), status == 1);
     let answer = match commands::dispatch(cli, agent::Agent::from_environment()).await {
         Ok(answer) => answer,
         Err(failure) => {
             eprintln!("{}", error::sentence(&failure, verbose));
-            return failed;
+            return error::alarm_status(&failure).filter(|_| alarms).map_or(failed, ExitCode::from);
         }
     };
     if let Err(error) = print(&answer) {
@@ -91,7 +97,11 @@ pub async fn run() -> ExitCode {
     for line in answer.notes.iter().chain(&answer.failures) {
         eprintln!("writ: {}", protocol::text::printable(line));
     }
-    if answer.failures.is_empty() { ExitCode::from(answer.status) } else { failed }
+    match answer.failures.is_empty() {
+        true => ExitCode::from(answer.status),
+        false if answer.alarm => ExitCode::from(error::ALARM),
+        false => failed,
+    }
 }
 
 /// A reader such as `head` may close the pipe early: that is nobody's failure.

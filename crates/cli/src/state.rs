@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::hub::{HubAddress, HubError};
 use crate::resolve::{Believed, Distrust, Memory, compare_with_memory};
 
+mod kept;
+
 /// Largest file of ours, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
 
@@ -163,7 +165,7 @@ impl Home {
             }
         };
         files::prepare_state_dir(&root)?;
-        for part in ["enrollments", "hosts", "orders", "results", "sessions"] {
+        for part in ["enrollments", "hosts", "logs", "orders", "results", "sessions"] {
             files::prepare_state_dir(&root.join(part))?;
         }
         Ok(Self { root })

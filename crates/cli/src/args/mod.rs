@@ -1,5 +1,6 @@
 //! The command line, with the help that a newcomer reads first.
 
+mod audit;
 mod orders;
 mod parse;
 mod scripts;
@@ -13,6 +14,7 @@ use protocol::HostName;
 
 use crate::text::parse_duration;
 
+pub use audit::{AuditCommand, CompareArgs, ExportArgs, VerifyArgs};
 pub use orders::{CosignArgs, OpArgs, OpCommand, OpOptions, OrderArgs, SignArgs, SubmitArgs, advice};
 pub use scripts::{PrintArgs, ResultArgs, RunArgs};
 pub use session::{ConnectArgs, CpArgs, GrantArgs, Mode, ModeArgs, SessionsArgs, SessionsCommand, SshArgs};
@@ -134,12 +136,25 @@ pub enum Command {
     Orders(HostArgs),
     /// Show one order and its receipts
     Order(OrderArgs),
-    /// Verify and print a host's whole signed log
+    /// Verify and print a host's whole signed log; the same as `writ audit log`
     #[command(
         after_help = "Every entry is checked: signed by the host's key, in its place, continuing the one before. The first\n\
-        bad one is named, and the exit status is 1."
+        bad one is named, and the exit status is 1. The log as a whole must be the one under the host's newest\n\
+        checkpoint and continue what this machine saw of it before; else the exit status is 3."
     )]
     Receipts(HostArgs),
+    /// Read, keep and check a host's log, also without any hub
+    #[command(
+        subcommand,
+        after_help = "Each machine keeps the last checkpoint per host that it believed, and takes no smaller and no forked one:\n\
+        exit status 3. What a machine sees first it has nothing to compare with; `compare` with the\n\
+        checkpoint of another operator shows whether the hub tells both the same story.\n\n\
+        Examples:\n  writ audit log web1\n  writ audit export web1 ./web1-log\n  \
+        writ audit verify ./web1-log\n  writ audit verify ./copy-of-warden-state --host-key 'ssh-ed25519 AAAA…'\n  \
+        writ audit checkpoint web1 > mine.note     # give it to another operator, who runs\n  \
+        writ audit compare mine.note"
+    )]
+    Audit(AuditCommand),
     /// Run a program or a script on a host, and print what it printed
     #[command(
         after_help = "Without --script the words after -- are a program and its arguments, which it gets exactly as\n\

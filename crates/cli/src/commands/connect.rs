@@ -14,7 +14,7 @@ use reqwest::Upgraded;
 use tokio::io::{AsyncRead, AsyncWrite};
 use zeroize::Zeroizing;
 
-use super::{Context, Session, now, random};
+use super::{Context, Session, history, now, random};
 use crate::args::{ConnectArgs, GrantArgs, Mode, ModeArgs};
 use crate::error::{Answer, Failure};
 use crate::hub::HubError;
@@ -120,7 +120,8 @@ async fn open(ctx: &Context, args: &ConnectArgs) -> Result<Opened, Failure> {
     let valid_s = longest_validity(&session.policy, Kind::SessionOpen, VALID_S);
     let nonce = Nonce::from_bytes(random()?);
     let with = Circumstances { nonce, now: now(), valid_s, reason: reason.clone(), ticket: None };
-    let order = prepare_for_host(&host, &session.policy, params, with)?;
+    let mut order = prepare_for_host(&host, &session.policy, params, with)?;
+    order.after = history::after(ctx, &session, &host)?;
     let payload = order.encode();
     ctx.note_useless(&session.policy, &signer, order.kind().namespace());
     let sig = signer.sign(order.kind().namespace(), &payload).await?;

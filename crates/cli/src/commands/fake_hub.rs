@@ -3,15 +3,18 @@
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
+use authz::merkle::{Tree, leaf_hash};
+use authz::receipt::Entry;
+use authz::{Checkpoint, Outcome, Receipt};
 use protocol::Sha256;
 use protocol::api::{
     ApiFailure, DesiredAccepted, EnrollmentCreated, EnrollmentNew, EnrollmentState, EnrollmentView,
-    HostDetail, HostView, LoginAnswer, LoginChallenge, OrderAccepted, OrderReceipt, OrderView, PlanView,
-    ReceiptsView, TunnelView,
+    HostDetail, HostView, LogCheckpoint, LogProof, LoginAnswer, LoginChallenge, OrderAccepted, OrderReceipt,
+    OrderView, PlanView, ReceiptsView, TunnelView,
 };
 use protocol::enroll::EnrollmentAnswer;
 use protocol::report::HostReport;
-use protocol::{Envelope, Signed};
+use protocol::{Envelope, Note, Signed};
 use rcgen::PublicKeyData as _;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::ResolvesServerCert;
@@ -22,7 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::testing::{NOW, name};
+use crate::testing::{NOW, believed, host_key, name};
 
 /// Carries out a submitted script.
 pub(super) type Runner = Box<dyn Fn(&Envelope) -> (Signed, Vec<u8>) + Send>;
@@ -56,6 +59,19 @@ pub(super) struct Says {
     pub(super) tunnels: Vec<TunnelView>,
     /// Takes the other end of a data connection.
     pub(super) data: Option<Box<dyn FnOnce(TlsStream<TcpStream>) + Send>>,
+    /// The host's log: what [`Says::judge`] and [`Says::runner`] sign as the host goes in here, in its place.
+    pub(super) log: Vec<Signed>,
+    /// The host signs and does not log.
+    pub(super) unlogged: bool,
+    /// Shows another log than the host's: of so many entries, or with this in place of the last one.
+    pub(super) shows_size: Option<u64>,
+    pub(super) shows_fork: Option<Sha256>,
+    /// Another checkpoint than the host's newest.
+    pub(super) checkpoint: Option<Note>,
+    /// Alters proofs.
+    pub(super) spoils: Option<Box<dyn Fn(Vec<Sha256>) -> Vec<Sha256> + Send>>,
+    /// What it answers when asked for proofs.
+    pub(super) denies_proof: Option<(u16, String)>,
     order: Option<(Envelope, Vec<OrderReceipt>)>,
     /// Everything that arrived: method, path, body.
     pub(super) heard: Vec<(String, String, Vec<u8>)>,
@@ -70,7 +86,7 @@ impl Says {
     fn reply(&mut self, method: &str, path: &str, body: &[u8]) -> (u16, String) {
         self.heard.push((method.to_owned(), path.to_owned(), body.to_vec()));
         let path = path.strip_prefix("/api/v1/").unwrap_or_default();
-        let (path, _query) = path.split_once('?').unwrap_or((path, ""));
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
         if self.logged_out && !path.starts_with("login") {
             let failure = ApiFailure { code: "bad_token".into(), message: "expired".into() };
             return (401, serde_json::to_string(&failure).unwrap());
@@ -101,6 +117,11 @@ impl Says {
             ("GET", ["hosts", _, "receipts"]) => {
                 ok(&ReceiptsView { first: 0, held: self.held, receipts: self.receipts.clone() })
             }
+            ("GET", ["hosts", _, "log", "checkpoint"]) => match self.checkpoint() {
+                Some(checkpoint) => ok(&LogCheckpoint { checkpoint }),
+                None => no(404, "no_checkpoint"),
+            },
+            ("GET", ["hosts", _, "log", "proof"]) => self.proof(query),
             ("PUT", ["hosts", _, "desired"]) => ok(&DesiredAccepted { generation: 3, changed: true }),
             ("GET", ["hosts", _, "orders"]) => ok(&self.order.as_ref().map(|_| self.order()).as_slice()),
             ("POST", ["hosts", _, "orders"]) => {
@@ -110,10 +131,12 @@ impl Says {
                 let mut receipts = before.map(|(_, receipts)| receipts).unwrap_or_default();
                 let version = receipts.last().map_or(1, |receipt| receipt.version + 1);
                 if let Some(judge) = &self.judge {
-                    receipts.push(OrderReceipt { version: version + 1, receipt: judge(op) });
+                    let receipt = judge(op);
+                    receipts.push(OrderReceipt { version: version + 1, receipt: self.logged(receipt) });
                 }
                 if let Some(runner) = &self.runner {
                     let (receipt, result) = runner(&envelope);
+                    let receipt = self.logged(receipt);
                     receipts.push(OrderReceipt { version: version + 1, receipt });
                     self.result = Some(result);
                 }
@@ -143,9 +166,69 @@ impl Says {
 
     /// From now on only this about the order.
     pub(super) fn shows(&mut self, receipt: Signed, result: Vec<u8>) {
+        let receipt = self.logged(receipt);
         let order = self.order.as_mut().unwrap();
         order.1 = vec![OrderReceipt { version: 9, receipt }];
         self.result = Some(result);
+    }
+
+    /// As the host web1 would have signed it into its log. What is not by its key, or a refusal outside
+    /// the log, stays as it is.
+    fn logged(&mut self, signed: Signed) -> Signed {
+        let host = believed(1, "web1");
+        let Ok(mut receipt) = Receipt::verify(&signed, host.id(), &host.key) else { return signed };
+        let refused = receipt.order_outcome().is_some_and(|(_, end)| matches!(end, Outcome::Refused { .. }));
+        if self.unlogged || (refused && receipt.entry.is_none()) {
+            return signed;
+        }
+        let prev = self.log.last().map_or(Sha256::from_bytes([0; 32]), |last| Sha256::of(&last.payload.0));
+        receipt.entry = Some(Entry { seq: self.log.len() as u64, prev });
+        let signed = receipt.sign(&host_key(1));
+        self.log.push(signed.clone());
+        signed
+    }
+
+    /// The tree that it shows.
+    fn tree(&self) -> Tree {
+        let entries = if self.receipts.is_empty() { &self.log } else { &self.receipts };
+        let size = self.shows_size.map_or(entries.len(), |size| size as usize);
+        let mut leaves: Vec<Sha256> =
+            entries.iter().take(size).map(|entry| leaf_hash(&entry.payload.0)).collect();
+        if let (Some(fork), Some(last)) = (self.shows_fork, leaves.last_mut()) {
+            *last = fork;
+        }
+        let mut tree = Tree::default();
+        leaves.into_iter().for_each(|leaf| tree.push(leaf));
+        tree
+    }
+
+    /// The host's, as the tests hold its key: a real hub can show only what the host signed.
+    fn checkpoint(&self) -> Option<Note> {
+        let (tree, origin) = (self.tree(), crate::history::origin(&believed(1, "web1")));
+        let root = tree.root(tree.size()).filter(|_| tree.size() > 0)?;
+        let newest = Checkpoint { size: tree.size(), root }.sign(&origin, &host_key(1));
+        Some(self.checkpoint.clone().unwrap_or(newest))
+    }
+
+    fn proof(&self, query: &str) -> (u16, String) {
+        if let Some(denial) = &self.denies_proof {
+            return denial.clone();
+        }
+        let number = |name: &str| {
+            query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
+        };
+        let (tree, size) = (self.tree(), number("size").unwrap());
+        let hashes = match (number("entry"), number("from")) {
+            (Some(entry), None) => tree.inclusion(entry, size),
+            (None, Some(from)) => tree.consistency(from, size),
+            _ => None,
+        };
+        match hashes {
+            Some(hashes) => {
+                ok(&LogProof { hashes: self.spoils.as_ref().map_or(hashes.clone(), |f| f(hashes)) })
+            }
+            None => no(404, "no_proof"),
+        }
     }
 
     fn order(&self) -> OrderView {

@@ -1,9 +1,11 @@
 //! The commands: read, ask, judge, write. What they decide is decided in the pure modules.
 
 mod apply;
+mod audit;
 mod connect;
 mod cosign;
 mod enroll;
+mod history;
 mod hosts;
 mod login;
 mod op;
@@ -50,7 +52,8 @@ pub async fn dispatch(cli: Cli, agent: Agent) -> Result<Answer, Failure> {
         Command::Submit(args) => submit::run(&ctx, args).await,
         Command::Orders(args) => orders::list(&ctx, args).await,
         Command::Order(args) => orders::show(&ctx, args).await,
-        Command::Receipts(args) => orders::receipts(&ctx, args).await,
+        Command::Receipts(args) => audit::log(&ctx, args).await,
+        Command::Audit(command) => audit::run(&ctx, command).await,
         Command::Run(args) => run::run(&ctx, args).await,
         Command::Result(args) => run::result(&ctx, args).await,
         Command::Connect(args) => connect::run(&ctx, args).await,

@@ -6,7 +6,7 @@ use authz::{Order, Policy};
 use protocol::{Nonce, Sha256};
 
 use super::cosign::signature_paths;
-use super::{Context, now, random, write_new};
+use super::{Context, history, now, random, write_new};
 use crate::args::{OpArgs, OpCommand, OpOptions};
 use crate::cosigning::Needed;
 use crate::error::{Answer, Failure};
@@ -28,6 +28,7 @@ pub(super) async fn run(ctx: &Context, command: OpCommand) -> Result<Answer, Fai
     let now = now();
     let with = Circumstances { nonce: Nonce::from_bytes(random()?), now, valid_s: valid, reason, ticket };
     let mut order = prepare(&believed, &session.policy, &report, vmid, &wish, with)?;
+    order.after = history::after(ctx, &session, &believed)?;
     order.min_signers = min_signers;
     let signers = enough(&order, &session.policy)?;
     let bytes = order.encode();

@@ -1,4 +1,4 @@
-//! `writ orders`, `writ order`, `writ receipts`.
+//! `writ orders`, `writ order`.
 
 use authz::{Order, Outcome, Policy, Receipt};
 use protocol::api::OrderView;
@@ -10,7 +10,7 @@ use super::wait::{Stage, Wanted};
 use super::{Context, Session, now, wait};
 use crate::args::{HostArgs, OrderArgs};
 use crate::error::{Answer, Failure};
-use crate::judge::{Aftermath, Chain, JudgeError, believe_about, story, weight};
+use crate::judge::{Aftermath, JudgeError, believe_about, story, weight};
 use crate::render;
 use crate::resolve::Believed;
 use crate::state::SubmittedOrder;
@@ -185,60 +185,6 @@ pub(super) async fn show(ctx: &Context, args: OrderArgs) -> Result<Answer, Failu
         text.push_str(&table(&["ENTRY", "TIME", "EVENT", "OUTCOME"], &rows));
     }
     Ok(Answer::ok(text))
-}
-
-/// A verified log for programs.
-#[derive(Serialize)]
-struct Log {
-    held: u64,
-    /// All verified, in their places.
-    receipts: Vec<Receipt>,
-    /// Why the log ends here.
-    refused: Option<String>,
-}
-
-pub(super) async fn receipts(ctx: &Context, args: HostArgs) -> Result<Answer, Failure> {
-    let session = ctx.session()?;
-    let host = session.believed(&args.host).await?;
-    let mut chain = Chain::default();
-    let mut log = Log { held: 0, receipts: Vec::new(), refused: None };
-    'pages: loop {
-        let first = chain.next();
-        let page = session.hub.receipts(host.id(), first).await?;
-        // A log grows while it is read, and never shrinks.
-        log.held = log.held.max(page.held);
-        for signed in &page.receipts {
-            match chain.push(signed, &host) {
-                Ok(receipt) => log.receipts.push(receipt),
-                // After the first bad entry nothing more can be proven.
-                Err(error) => {
-                    log.refused = Some(error.to_string());
-                    break 'pages;
-                }
-            }
-        }
-        if page.receipts.is_empty() || chain.next() >= page.held {
-            break;
-        }
-        ctx.note(&format!("{} of {} entries verified", chain.next(), page.held));
-    }
-    if log.refused.is_none() {
-        log.refused = chain.finish(log.held).err().map(|error| error.to_string());
-    }
-    let failures =
-        log.refused.iter().map(|reason| format!("the log of host '{}': {reason}", host.name())).collect();
-    if args.json {
-        return Ok(Answer::with(json(&log), failures));
-    }
-    let rows: Vec<_> = log.receipts.iter().map(render::receipt_row).collect();
-    let mut stdout = table(&["ENTRY", "TIME", "EVENT", "OUTCOME"], &rows);
-    stdout.push_str(&format!(
-        "{} entries verified with key {}{}\n",
-        log.receipts.len(),
-        host.key.fingerprint(),
-        if log.refused.is_some() { "; then the log is NOT BELIEVED" } else { "" }
-    ));
-    Ok(Answer::with(stdout, failures))
 }
 
 #[cfg(test)]

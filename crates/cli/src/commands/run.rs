@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::submit::deliver;
 use super::wait::{self, Wanted};
-use super::{Context, Session, now, random};
+use super::{Context, Session, history, now, random};
 use crate::args::{PrintArgs, ResultArgs, RunArgs};
 use crate::error::{Answer, Failure, Output};
 use crate::prepare::{Circumstances, longest_validity, prepare_for_host};
@@ -50,7 +50,8 @@ pub(super) async fn run(ctx: &Context, args: RunArgs) -> Result<Answer, Failure>
     let valid_s = longest_validity(&session.policy, Kind::JobRun, VALID_S);
     let nonce = Nonce::from_bytes(random()?);
     let with = Circumstances { nonce, now: now(), valid_s, reason: args.reason.clone(), ticket: None };
-    let order = prepare_for_host(&host, &session.policy, params, with)?;
+    let mut order = prepare_for_host(&host, &session.policy, params, with)?;
+    order.after = history::after(ctx, &session, &host)?;
     let payload = order.encode();
     let op = Sha256::of(&payload);
     ctx.note(&format!(

@@ -9,9 +9,11 @@ use protocol::{Envelope, HostName, Sha256};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::history::{Shown, prove};
 use super::submit::uncertain;
 use super::{Context, Session, now, or_interrupt};
 use crate::error::{Answer, Failure};
+use crate::history::Proof;
 use crate::hub::POLL_S;
 use crate::judge::{Aftermath, Story, story};
 use crate::render;
@@ -55,17 +57,34 @@ async fn poll(ctx: &Context, session: &Session, wanted: &Wanted<'_>) -> Result<S
     let mut known = after;
     // The first question only asks how things stand.
     let mut wait_s = 0;
-    let (mut told, mut ended) = (String::new(), false);
+    let (mut told, mut ended, mut unproven) = (String::new(), false, false);
     loop {
         let asked = Instant::now();
         match session.hub.order(host.id(), op, known, wait_s).await {
             Ok(view) => {
-                let story = story(&view, after, host, op)?;
+                let mut story = story(&view, after, host, op)?;
                 ended = story.end.is_some();
-                if ended && !(result && story.lacks_result()) {
-                    return Ok(story);
+                let mut missing = None;
+                if let Some(end) = story.end.as_ref().filter(|_| !(result && story.lacks_result())) {
+                    match prove(ctx, session, host, end).await {
+                        Ok(Some(Shown::NotYet(why))) => missing = Some(why),
+                        Ok(Some(Shown::Proof(proof))) => story.proof = Some(proof),
+                        Ok(None) => {}
+                        Err(Failure::Hub(error)) if error.is_passing() => missing = Some(error.to_string()),
+                        Err(error) => return Err(error),
+                    }
+                    if missing.is_none() {
+                        return Ok(story);
+                    }
                 }
-                tell(ctx, &mut told, progress(&view, host.name(), Stage::of_story(&story)));
+                unproven = missing.is_some();
+                let place = match missing {
+                    Some(why) => {
+                        format!("the host signed how it ended; waiting for the proof in its log ({why})")
+                    }
+                    None => progress(&view, host.name(), Stage::of_story(&story)),
+                };
+                tell(ctx, &mut told, place);
                 let news = view.version > known;
                 known = known.max(view.version);
                 if !news && wait_s > 0 && asked.elapsed() < PAUSE {
@@ -89,7 +108,12 @@ async fn poll(ctx: &Context, session: &Session, wanted: &Wanted<'_>) -> Result<S
         let left = deadline.saturating_duration_since(Instant::now()).as_secs();
         if left == 0 {
             return Err(Failure::Timeout {
-                what: if ended {
+                what: if unproven {
+                    format!(
+                        "there is no proof that the receipt of host '{}' is in its log ({told})",
+                        host.name()
+                    )
+                } else if ended {
                     format!(
                         "the script ran on host '{}', but its result has not reached the hub",
                         host.name()
@@ -172,6 +196,8 @@ struct Ended<'a> {
     success: bool,
     outcome: &'a Outcome,
     receipt: &'a Receipt,
+    /// That the receipt is in the host's log; none for a refusal outside it, which is signed and no more.
+    proof: Option<Proof>,
     /// A successful end of the same order before this submission.
     earlier: Option<&'a Receipt>,
     /// After a refusal: it can be delivered again and be carried out.
@@ -198,13 +224,18 @@ pub(super) fn answer(
         let none = format!("there is no receipt yet: wait with `writ order {} {op} --wait`", host.name());
         return Answer::with("", vec![none]);
     };
-    let success = outcome.is_success();
+    // Nobody gets here with an unproven success; if somebody does, it is none.
+    let unproven = outcome.is_success() && story.proof.is_none();
+    let success = outcome.is_success() && !unproven;
     let earlier = story.earlier_success.as_ref().filter(|_| matches!(outcome, Outcome::Refused { .. }));
     let envelope = mine.or(story.envelope.as_ref());
     let aftermath = Aftermath::of(outcome, op, envelope, policy, earlier.is_some());
     let warnings = aftermath.sentences(host.name(), now());
     let mut failures = Vec::new();
-    if !success {
+    if unproven {
+        failures
+            .push(format!("the host signed a success, but nothing proves that it is in its log: {outcome}"));
+    } else if !success {
         let mut sentence = match outcome {
             Outcome::Unknown { .. } => format!("nobody knows what became of the order: {outcome}"),
             Outcome::Failed { .. } => format!("the order was carried out and did not succeed: {outcome}"),
@@ -227,6 +258,7 @@ pub(super) fn answer(
             success,
             outcome,
             receipt,
+            proof: story.proof,
             earlier,
             still_valid: aftermath.still_valid,
             valid_until: aftermath.valid_until.filter(|_| aftermath.still_valid),
@@ -245,6 +277,11 @@ pub(super) fn answer(
         host.key.fingerprint(),
         utc(receipt.time)
     );
+    if let Some(Proof { size, root, .. }) = &story.proof {
+        stdout.push_str(&format!(
+            "  proven to be in the log of {size} entries that the host signed (root {root})\n"
+        ));
+    }
     for warning in &warnings {
         stdout.push_str(&format!("  {}\n", printable(warning)));
     }
@@ -269,7 +306,8 @@ mod tests {
         let (host, op) = (believed(1, "web1"), Sha256::of(b"o"));
         let make = |outcome| believe(&receipt(1, None, ended(op, outcome)), &host).unwrap();
         let earlier_success = earlier.then(|| make(done()));
-        Story { end: Some(make(outcome)), committed: true, earlier_success, ..Story::default() }
+        let proof = Some(Proof { entry: 3, size: 4, root: op });
+        Story { end: Some(make(outcome)), committed: true, earlier_success, proof, ..Story::default() }
     }
 
     fn say(story: &Story, as_json: bool) -> Answer {
@@ -293,6 +331,16 @@ mod tests {
             }
         }
         assert_eq!(say(&Story::default(), false).failures.len(), 1);
+    }
+
+    #[test]
+    fn a_success_that_is_not_proven_is_none() {
+        let story = Story { proof: None, ..story_of(done(), false) };
+        for as_json in [false, true] {
+            let answer = say(&story, as_json);
+            assert!(answer.failures[0].contains("nothing proves"), "{answer:?}");
+            assert!(!as_json || answer.stdout.contains("\"success\": false"), "{answer:?}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use authz::merkle::{KEPT_LEVEL, Plan};
-use authz::{Checkpoint, Origin, PublicKey, Receipt, receipt::Event};
+use authz::{Checkpoint, PublicKey, Receipt, receipt::Event};
 use axum::extract::ws::{Message, WebSocket};
 use futures_util::StreamExt as _;
 use futures_util::stream::SplitStream;
@@ -432,7 +432,7 @@ impl Reader {
 /// The number of entries in a checkpoint that the host signed. Whether its root is right is for operators'
 /// tools to find out: they believe neither of us.
 fn checkpoint_size(host: &Host, key: &PublicKey, note: &Note) -> Result<u64, End> {
-    let origin = Origin { host: host.host_id, generation: host.host_key_gen };
+    let origin = authz::Origin { host: host.host_id, generation: host.host_key_gen };
     match Checkpoint::verify(note, &origin, key) {
         Ok(checkpoint) => Ok(checkpoint.size),
         Err(error) => {
