@@ -11,7 +11,7 @@ use authz::{Checkpoint, Origin, PublicKey, Receipt};
 use protocol::{HostName, Note, Sha256, Signed};
 use serde::Serialize;
 
-use super::history::{advance, kept, newest};
+use super::history::{advance, kept, newest, no_step_back};
 use super::{Context, Session, now};
 use crate::args::{AuditCommand, CompareArgs, ExportArgs, HostArgs, VerifyArgs};
 use crate::audit::{self, Page, Subject};
@@ -56,6 +56,9 @@ pub(super) async fn log(ctx: &Context, args: HostArgs) -> Result<Answer, Failure
     let session = ctx.session()?;
     let host = session.believed(&args.host).await?;
     let newest = newest(&session, &host).await?;
+    if let Some((_, newest)) = &newest {
+        no_step_back(ctx, &session, &host, newest)?;
+    }
     let mut receipts = Vec::new();
     let read = read(ctx, &session, &host, newest.as_ref().map(|(_, newest)| newest), |_, receipt| {
         receipts.push(receipt);

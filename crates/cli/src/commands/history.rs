@@ -66,6 +66,19 @@ pub(super) fn kept(
     Ok(Some((kept, checkpoint)))
 }
 
+/// Holds a checkpoint against the kept one as far as that goes without asking anybody: no shorter log,
+/// and no other one of the same length.
+pub(super) fn no_step_back(
+    ctx: &Context,
+    session: &Session,
+    host: &Believed,
+    checkpoint: &Checkpoint,
+) -> Result<(), Failure> {
+    let kept = kept(ctx, session, host)?;
+    compare(host.name(), kept.as_ref().map(|(_, kept)| kept), checkpoint)?;
+    Ok(())
+}
+
 /// Takes a checkpoint as the newest one, if it continues the one that is kept.
 pub(super) async fn advance(
     ctx: &Context,

@@ -1,5 +1,6 @@
 //! The commands against a hub over real TLS, honest and lying.
 
+mod audit;
 mod doubt;
 mod scripts;
 mod sessions;
