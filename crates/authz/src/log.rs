@@ -455,4 +455,27 @@ mod tests {
         log.append(&forged, &forged.sign(&SecretKey::from_seed(&[9; 32]))).unwrap();
         assert!(matches!(open(dir.path()), Err(LogError::Receipt { entry: 0, .. })));
     }
+
+    #[test]
+    fn the_checkpoint_is_the_tree_over_the_payloads_also_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = AuditLog::create(dir.path()).unwrap();
+        assert_eq!(log.checkpoint(), Checkpoint { size: 0, root: crate::merkle::empty_root() });
+        let mut tree = crate::merkle::Tree::default();
+        for n in 0..9 {
+            let receipt = receipt(&log, n);
+            let signed = receipt.sign(&key());
+            log.append(&receipt, &signed).unwrap();
+            tree.push(leaf_hash(&signed.payload.0));
+            assert_eq!(Some(log.checkpoint().root), tree.root(n + 1));
+        }
+        let before = log.checkpoint();
+        drop(log);
+        // What a crash leaves of an unfinished entry is in no checkpoint.
+        let mut bytes = fs::read(dir.path().join(FILE)).unwrap();
+        bytes.extend_from_slice(b"{\"payload\":");
+        fs::write(dir.path().join(FILE), bytes).unwrap();
+        let log = AuditLog::open(dir.path(), &host(), &key().public(), |_| ()).unwrap();
+        assert_eq!((log.checkpoint(), before.size), (before, 9));
+    }
 }

@@ -112,7 +112,11 @@ async fn pending_stays_and_welcome_opens() {
     assert_eq!(frames[0], AgentFrame::Plan { plan, problem: None });
     assert_eq!(
         frames[1],
-        AgentFrame::Receipts { first: 0, receipts: vec![], checkpoint: Some(checkpoint(&[])) },
+        AgentFrame::Receipts {
+            first: 0,
+            receipts: vec![],
+            checkpoint: Some(crate::testing::checkpoint(&[]))
+        },
         "the hub may send orders"
     );
     soon(bench.kick.notified()).await;

@@ -285,21 +285,25 @@ fn large_sizes_are_only_numbers() {
     }
 }
 
+/// A million entries (4.12 asks for a proof in less than 50 ms; the time is printed, not asserted:
+/// `cargo test … large_log -- --nocapture`).
 #[test]
 fn a_proof_in_a_large_log_needs_few_subtrees() {
-    let size = 100_000u64;
+    let size = 1_000_000u64;
     let mut tree = Tree::default();
     for index in 0..size {
         tree.push(Sha256::of(&index.to_be_bytes()));
     }
     let root = tree.root(size).unwrap();
-    for index in [0, 1, 65_535, 65_536, 99_840, size - 1] {
+    let begin = std::time::Instant::now();
+    for index in [0, 1, 65_535, 65_536, 999_840, size - 1] {
         let proof = tree.inclusion(index, size).unwrap();
-        assert!(proof.len() <= 17, "{}", proof.len());
-        assert!(Plan::inclusion(index, size).unwrap().nodes().count() <= 2 * 17);
+        assert!(proof.len() <= 20, "{}", proof.len());
+        assert!(Plan::inclusion(index, size).unwrap().nodes().count() <= 2 * 20);
         verify_inclusion(&Sha256::of(&index.to_be_bytes()), index, size, &proof, &root).unwrap();
         let old = index + 1;
         let proof = tree.consistency(old, size).unwrap();
         verify_consistency(old, size, &proof, &tree.root(old).unwrap(), &root).unwrap();
     }
+    println!("{:?} for an inclusion and a consistency proof, made and judged", begin.elapsed() / 6);
 }

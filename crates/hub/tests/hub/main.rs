@@ -3,6 +3,7 @@
 
 mod client;
 mod hostile;
+mod log;
 mod relay;
 mod scripts;
 mod sessions;
