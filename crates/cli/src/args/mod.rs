@@ -38,7 +38,8 @@ pub use setup::{EnrollCommand, LoginArgs, PolicyCommand};
         writ sign order.json && writ submit order.json\n  \
         writ run web1 -- uptime\n  \
         writ ssh web1\n\n\
-        Results go to stdout, progress to stderr. Exit status: 0 success, 1 refused or failed, 2 wrong usage.\n\
+        Results go to stdout, progress to stderr. Exit status: 0 success, 1 refused or failed, 2 wrong usage,\n\
+        3 a host's history contradicts what this machine saw of it.\n\
         run, result, ssh, cp: that of what ran on the host; 255 when it is not known or writ failed."
 )]
 pub struct Cli {

@@ -71,7 +71,13 @@ async fn poll(ctx: &Context, session: &Session, wanted: &Wanted<'_>) -> Result<S
                         Ok(Some(Shown::Proof(proof))) => story.proof = Some(proof),
                         Ok(None) => {}
                         Err(Failure::Hub(error)) if error.is_passing() => missing = Some(error.to_string()),
-                        Err(error) => return Err(error),
+                        Err(error) => {
+                            // The alarm must not hide what the host did sign.
+                            if let Some((_, outcome)) = end.order_outcome() {
+                                ctx.note(&format!("the host signed that the order ended: {outcome}; but"));
+                            }
+                            return Err(error);
+                        }
                     }
                     if missing.is_none() {
                         return Ok(story);
@@ -126,6 +132,11 @@ async fn poll(ctx: &Context, session: &Session, wanted: &Wanted<'_>) -> Result<S
             });
         }
         wait_s = left.min(POLL_S);
+        if unproven {
+            // A newer checkpoint is no news of the order, so the hub would not wake us for it.
+            tokio::time::sleep(PAUSE).await;
+            wait_s = 0;
+        }
     }
 }
 
