@@ -29,6 +29,8 @@ use crate::testing::{NOW, believed, host_key, name};
 
 /// Carries out a submitted script.
 pub(super) type Runner = Box<dyn Fn(&Envelope) -> (Signed, Vec<u8>) + Send>;
+/// Alters the hashes of a proof.
+pub(super) type Spoiler = Box<dyn Fn(Vec<Sha256>) -> Vec<Sha256> + Send>;
 /// Answers a request for a session: HTTP status and body.
 pub(super) type Opener = Box<dyn Fn(&Envelope) -> (u16, String) + Send>;
 
@@ -69,7 +71,7 @@ pub(super) struct Says {
     /// Another checkpoint than the host's newest.
     pub(super) checkpoint: Option<Note>,
     /// Alters proofs.
-    pub(super) spoils: Option<Box<dyn Fn(Vec<Sha256>) -> Vec<Sha256> + Send>>,
+    pub(super) spoils: Option<Spoiler>,
     /// What it answers when asked for proofs.
     pub(super) denies_proof: Option<(u16, String)>,
     order: Option<(Envelope, Vec<OrderReceipt>)>,

@@ -2,6 +2,7 @@
 //! this: a checkpoint is signed by the host, and a proof is right or it is not.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use authz::merkle::{Frontier, KEPT_LEVEL, Node, Plan, leaf_hash, node_hash};
 use protocol::{HostId, Note, Sha256};
@@ -81,19 +82,22 @@ impl Store {
     ) -> Result<Sha256, StoreError> {
         let first = node.first_leaf();
         let block = first / BLOCK;
-        if !read.blocks.contains_key(&block) {
-            let rows: Vec<(Vec<u8>,)> = sqlx::query_as(
-                "SELECT payload FROM receipts WHERE host_id = $1 AND seq >= $2 AND seq < $3 ORDER BY seq",
-            )
-            .bind(host_id.as_bytes().as_slice())
-            .bind(to_db(block * BLOCK))
-            .bind(to_db((block + 1) * BLOCK))
-            .fetch_all(&self.read)
-            .await?;
-            read.blocks.insert(block, rows.iter().map(|(payload,)| leaf_hash(payload)).collect());
-        }
+        let leaves = match read.blocks.entry(block) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let rows: Vec<(Vec<u8>,)> = sqlx::query_as(
+                    "SELECT payload FROM receipts WHERE host_id = $1 AND seq >= $2 AND seq < $3 ORDER BY seq",
+                )
+                .bind(host_id.as_bytes().as_slice())
+                .bind(to_db(block * BLOCK))
+                .bind(to_db((block + 1) * BLOCK))
+                .fetch_all(&self.read)
+                .await?;
+                place.insert(rows.iter().map(|(payload,)| leaf_hash(payload)).collect())
+            }
+        };
         let start = (first % BLOCK) as usize;
-        let leaves = read.blocks.get(&block).and_then(|leaves| leaves.get(start..start + (1 << node.level)));
+        let leaves = leaves.get(start..start + (1 << node.level));
         let mut subtree = Frontier::default();
         leaves.ok_or(StoreError::Corrupt("log"))?.iter().for_each(|leaf| subtree.push(*leaf));
         Ok(subtree.root())

@@ -1,11 +1,11 @@
 //! A hub that shortens, forks, hides and swaps history; and the same log, exported and compared.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use authz::{Checkpoint, Order};
 use protocol::{Note, Sha256, Signed};
 
-use super::super::fake_hub::{FakeHub, Says, no};
+use super::super::fake_hub::{FakeHub, Says, Spoiler, no};
 use super::{Desk, text};
 use crate::error::{Failure, alarm_status};
 use crate::history::HistoryError;
@@ -13,7 +13,7 @@ use crate::testing::{done, ended, host_key, mallory, receipt, view};
 
 impl Desk {
     /// Submits the order again; each time the host logs another end of it.
-    async fn submits(&self, order: &PathBuf) -> Result<crate::error::Answer, Failure> {
+    async fn submits(&self, order: &Path) -> Result<crate::error::Answer, Failure> {
         self.run(&["submit", text(order), "--timeout", "2s"]).await
     }
 
@@ -107,7 +107,6 @@ async fn a_shorter_or_forked_history_is_an_alarm_and_the_old_one_is_kept() {
 async fn a_hub_without_the_right_proof_proves_nothing() {
     let (desk, order) = Desk::honest().await;
     let kept = desk.kept();
-    type Spoiler = Box<dyn Fn(Vec<Sha256>) -> Vec<Sha256> + Send>;
     let spoilers: [Spoiler; 4] = [
         Box::new(|_| vec![]),
         Box::new(|mut hashes| {
