@@ -311,7 +311,7 @@ fn stated(home: &Home, directory: &Path, claimed: Option<Origin>) -> Result<(Sub
             let signed: Signed = serde_json::from_slice(&bytes)
                 .map_err(|_| Failure::other(format!("{} is no signed statement", path.display())))?;
             let (policy, _) = home.policy()?;
-            let (statement, by) = verify_host(&signed, &policy)
+            let (statement, by) = verify_host(&signed, &policy, now())
                 .map_err(|error| Failure::other(format!("{}: {error}", path.display())))?;
             {
                 let by = format!("'{}' by the word of operator {by}", statement.name);
