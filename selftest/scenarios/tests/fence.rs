@@ -69,6 +69,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("cli", &["authz", "protocol", "sealed"]),
     ("pve-sim", &[]),
     ("scenarios", &["authz", "protocol", "proxmox-client", "sealed"]),
+    ("corpus", &["authz", "protocol"]),
     ("bench", &["agent", "authz", "protocol", "proxmox-client", "pve-sim", "scenarios"]),
     ("vm", &[]),
 ];
