@@ -10,10 +10,10 @@ use authz::sshsig::{decode, decode_operator};
 use authz::{Namespace, OperatorKey, Order, Policy};
 
 /// Name and body of each target.
-pub type Target = (&'static str, fn(&[u8]) -> bool);
+pub(crate) type Target = (&'static str, fn(&[u8]) -> bool);
 
 /// All of them. A body says whether it took the bytes.
-pub const TARGETS: [Target; 9] = [
+pub(crate) const TARGETS: [Target; 9] = [
     ("armor", armor),
     ("blob", blob),
     ("certificate", certificate),
@@ -26,7 +26,7 @@ pub const TARGETS: [Target; 9] = [
 ];
 
 /// An armored signature.
-pub fn armor(bytes: &[u8]) -> bool {
+pub(crate) fn armor(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let taken = decode_operator(text, Namespace::Op);
     // What hosts and devices sign with is a part of what operators sign with.
@@ -40,19 +40,19 @@ pub fn armor(bytes: &[u8]) -> bool {
 }
 
 /// The bytes inside the armor.
-pub fn blob(bytes: &[u8]) -> bool {
+pub(crate) fn blob(bytes: &[u8]) -> bool {
     armor(enarmor(bytes).as_bytes())
 }
 
 /// A certificate, or a key, under a signature that fits an Ed25519 key.
-pub fn certificate(bytes: &[u8]) -> bool {
+pub(crate) fn certificate(bytes: &[u8]) -> bool {
     let inner = strings(&[b"ssh-ed25519", &[7; 64]]);
     let fields = strings(&[bytes, b"op.v1@writ", b"", b"sha512", &inner]);
     blob(&[b"SSHSIG".as_slice(), &1u32.to_be_bytes(), &fields].concat())
 }
 
 /// An operator's public key.
-pub fn key_line(bytes: &[u8]) -> bool {
+pub(crate) fn key_line(bytes: &[u8]) -> bool {
     let Ok(key) = OperatorKey::from_line(&String::from_utf8_lossy(bytes)) else { return false };
     assert_eq!(OperatorKey::from_line(&key.to_string()).as_ref(), Ok(&key));
     assert_eq!(OperatorKey::from_blob(key.blob().to_vec()).as_ref(), Ok(&key));
@@ -60,21 +60,21 @@ pub fn key_line(bytes: &[u8]) -> bool {
 }
 
 /// An order (V18).
-pub fn payload(bytes: &[u8]) -> bool {
+pub(crate) fn payload(bytes: &[u8]) -> bool {
     let Ok(order) = Order::decode(bytes) else { return false };
     assert_eq!(order.encode(), bytes, "V18");
     true
 }
 
 /// A policy (V18).
-pub fn policy(bytes: &[u8]) -> bool {
+pub(crate) fn policy(bytes: &[u8]) -> bool {
     let Ok(policy) = Policy::decode(bytes) else { return false };
     assert_eq!(policy.document().encode(), bytes, "V18");
     true
 }
 
 /// What is signed about a policy (V18).
-pub fn word(bytes: &[u8]) -> bool {
+pub(crate) fn word(bytes: &[u8]) -> bool {
     let Ok(word) = Word::decode(bytes) else { return false };
     let again = match word {
         Word::Policy(policy) => policy.document().encode(),
@@ -86,7 +86,7 @@ pub fn word(bytes: &[u8]) -> bool {
 }
 
 /// A nonce journal's file. Opened twice it says the same: opening changes nothing.
-pub fn journal(bytes: &[u8]) -> bool {
+pub(crate) fn journal(bytes: &[u8]) -> bool {
     thread_local! {
         static FOLDER: tempfile::TempDir = tempfile::tempdir().unwrap();
     }
@@ -102,12 +102,12 @@ pub fn journal(bytes: &[u8]) -> bool {
 }
 
 /// Where the journal keeps its records.
-pub fn journal_file(folder: &Path) -> std::path::PathBuf {
+pub(crate) fn journal_file(folder: &Path) -> std::path::PathBuf {
     folder.join("nonces-000001.seg")
 }
 
 /// `host.json` of a case.
-pub fn case_file(bytes: &[u8]) -> bool {
+pub(crate) fn case_file(bytes: &[u8]) -> bool {
     let files = Files { payload: vec![], sigs: vec![], policy: vec![], host: bytes.to_vec() };
     let Ok(case) = Case::parse(files) else { return false };
     assert!(case.judge().is_err(), "a host without a policy carries nothing out");
@@ -115,7 +115,7 @@ pub fn case_file(bytes: &[u8]) -> bool {
 }
 
 /// SSH strings, one after the other.
-pub fn strings(fields: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn strings(fields: &[&[u8]]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for field in fields {
         bytes.extend_from_slice(&(field.len() as u32).to_be_bytes());
@@ -125,7 +125,7 @@ pub fn strings(fields: &[&[u8]]) -> Vec<u8> {
 }
 
 /// Armor as ssh-keygen writes it.
-pub fn enarmor(blob: &[u8]) -> String {
+pub(crate) fn enarmor(blob: &[u8]) -> String {
     let b64 = data_encoding::BASE64.encode(blob);
     let mut text = "-----BEGIN SSH SIGNATURE-----\n".to_owned();
     for line in b64.as_bytes().chunks(70) {
@@ -136,7 +136,7 @@ pub fn enarmor(blob: &[u8]) -> String {
 }
 
 /// The blob of well-formed armor; nothing where it is none.
-pub fn dearmor(armor: &str) -> Vec<u8> {
+pub(crate) fn dearmor(armor: &str) -> Vec<u8> {
     let b64: String = armor.lines().filter(|line| !line.starts_with("-----")).collect();
     data_encoding::BASE64.decode(b64.as_bytes()).unwrap_or_default()
 }
