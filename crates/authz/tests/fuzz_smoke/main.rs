@@ -124,6 +124,8 @@ fn no_change_of_the_corpus_makes_a_parser_panic() {
         let whole = seeds.iter().filter(|seed| body(seed)).count();
         assert!(whole > 0, "{name} takes some of its own seeds");
         let mut taken = 0;
+        // A journal is synced to the disk each time.
+        let rounds = if name == "journal" { rounds / 10 } else { rounds };
         for _ in 0..rounds {
             let (seed, other) = (dice.below(seeds.len()), dice.below(seeds.len()));
             taken += usize::from(body(&change(&seeds[seed], &seeds[other], &mut dice)));
