@@ -51,7 +51,7 @@ impl RsaKey {
         let phi = product(&minus_one(&p), &minus_one(&q));
         // d = (1 + k phi) / e, for the k that makes it whole.
         let rest = modulo(&phi, e);
-        let k = (1..e).find(|k| (1 + k * rest) % e == 0).unwrap();
+        let k = (1..e).find(|k| (1 + k * rest).is_multiple_of(e)).unwrap();
         let mut d = product(&phi, &[k]);
         increment(&mut d, 1);
         Self { e, n, d: quotient(&d, e) }

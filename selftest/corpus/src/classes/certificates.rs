@@ -9,6 +9,9 @@ use protocol::Fingerprint;
 use crate::base::{Case, Class, Desk, Draft, NOW, authority, ca, class};
 use crate::forge::{Key, strings};
 
+/// What is made wrong.
+type Change<'a> = &'a dyn Fn(&mut Cert);
+
 /// A certificate from its fields, so that each can be made wrong.
 #[derive(Clone)]
 pub(super) struct Cert {
@@ -78,7 +81,7 @@ fn subjects() -> [Key; 3] {
 
 pub(super) fn classes() -> Vec<Class> {
     let desk = Desk::by_ca();
-    let each = |name: &str, code: RefusalCode, changes: &[(&str, &dyn Fn(&mut Cert))]| {
+    let each = |name: &str, code: RefusalCode, changes: &[(&str, Change<'_>)]| {
         let mut cases = Vec::new();
         for subject in subjects() {
             for (why, change) in changes {
