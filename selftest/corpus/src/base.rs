@@ -14,7 +14,7 @@ pub const NOW: u64 = 1_763_770_000;
 /// CLOCK_BOOTTIME of a host that makes plans.
 pub const BOOTTIME: u64 = 5_000;
 /// The complete rollback order whose bytes are frozen in crate authz.
-const ORDER: &[u8] = include_bytes!("../../../crates/authz/tests/golden/orders/snapshot.rollback.json");
+const ORDER: &[u8] = include_bytes!("../../../crates/authz/fixtures/orders/snapshot.rollback.json");
 
 /// `expect.json`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

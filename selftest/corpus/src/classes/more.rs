@@ -5,7 +5,7 @@ use authz::RefusalCode::{
     Unsigned,
 };
 use authz::case::ClockWord;
-use authz::order::{NoParams, Order, Params};
+use authz::order::Order;
 use authz::policy::Protection;
 use authz::{Kind, Namespace};
 
@@ -13,8 +13,9 @@ use super::certificates::Cert;
 use crate::base::{Case, Class, Desk, class, vmid};
 use crate::forge::Key;
 
-const JOB: &[u8] = include_bytes!("../../../../crates/authz/tests/golden/orders/job.run.json");
-const SESSION: &[u8] = include_bytes!("../../../../crates/authz/tests/golden/orders/session.open.json");
+const JOB: &[u8] = include_bytes!("../../../../crates/authz/fixtures/orders/job.run.json");
+const START: &[u8] = include_bytes!("../../../../crates/authz/fixtures/orders/guest.start.json");
+const SESSION: &[u8] = include_bytes!("../../../../crates/authz/fixtures/orders/session.open.json");
 
 fn alice(desk: &Desk) -> crate::base::Draft {
     desk.signed(&[&Key::ed25519()])
@@ -37,7 +38,7 @@ pub(super) fn classes() -> Vec<Class> {
     let stale = Desk::new().but(|desk| desk.host.stale = true);
     let (a, b) = (Key::ed25519(), Key::seeded(0xb0));
     let of = |golden: &[u8]| Desk::new().but(|desk| desk.order = Order::decode(golden).unwrap());
-    let (job, session) = (of(JOB), of(SESSION));
+    let (job, session, start) = (of(JOB), of(SESSION), of(START));
     let named = |desk: &Desk, namespace: Namespace| {
         let sig = a.parts_as(&a.blob(), namespace, "sha512", &desk.payload()).armor();
         desk.one(sig)
@@ -47,7 +48,6 @@ pub(super) fn classes() -> Vec<Class> {
             .but(|desk| desk.policy.protected = vec![Protection { guests: (vmid(101), vmid(101)), extra }])
     };
     let planned = |standing: bool| Desk::new().but(|desk| desk.policy.rules[0].standing = standing);
-    let start = Desk::new().but(|desk| desk.order.params = Params::GuestStart(NoParams {}));
     let broken = |change: &dyn Fn(&mut Case)| {
         let mut case = alice(&Desk::new()).refuse(NotEnrolled, "2.10", "a policy that no host could live by");
         change(&mut case);
