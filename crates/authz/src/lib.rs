@@ -14,6 +14,7 @@
 //! | [`clock`] | what a host may believe about the time |
 //! | [`verify`] | whether this host may carry out this order now: gives [`Authorized`] |
 //! | [`journal`] | whether its nonce was ever used: the durable store |
+//! | [`case`] | one case of the corpus, as files: the same decision for whoever has them |
 //! | [`refusal`] | the rules by which a host refuses, one code each |
 //! | [`receipt`] | what the host says happened, signed |
 //! | [`log`] | the host's chain of receipts on disk |
@@ -26,9 +27,11 @@
 //! The specification is `security.md` sections 1 and 2; rules are cited as V1 to V24 where they
 //! are enforced. Operators sign with Ed25519, ECDSA, RSA, security keys, or certificates for these;
 //! hosts, devices and sessions have Ed25519 keys only. No sockets, no processes, no clock:
-//! `now` and randomness are arguments. Files are touched by [`journal`], [`log`] and [`files`] only.
+//! `now` and randomness are arguments. Files are touched by [`journal`], [`log`],
+//! [`case`] and [`files`] only.
 
 pub mod canonical;
+pub mod case;
 pub mod checkpoint;
 pub mod clock;
 pub mod enroll;

@@ -33,6 +33,7 @@ use crate::tunnel::RelayError;
 /// | run, result | the script ended with 0 | [`protocol::job::JobEnd::exit_code`]; 255 where that is not known |
 /// | ssh, cp | as ssh and scp say | the same; 255 for failures of ours, as ssh does |
 /// | connect | the session ended | 255 |
+/// | verify-case | all accepted | 1 refused, 2 no case |
 /// | all others | success | 1; 3 when a host's history is not believed ([`alarm_status`]) |
 pub fn failure_status(command: &Command) -> u8 {
     match command {
@@ -53,7 +54,8 @@ pub fn failure_status(command: &Command) -> u8 {
         | Command::Order(_)
         | Command::Receipts(_)
         | Command::Audit(_)
-        | Command::Sessions(_) => 1,
+        | Command::Sessions(_)
+        | Command::VerifyCase(_) => 1,
     }
 }
 

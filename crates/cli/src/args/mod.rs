@@ -220,6 +220,27 @@ pub enum Command {
         Examples:\n  writ sessions web1\n  writ sessions close 00112233445566778899aabbccddeeff"
     )]
     Sessions(SessionsArgs),
+    /// Decide a case of the adversarial corpus as a host would, without any host
+    #[command(
+        hide = true,
+        after_help = "A case is a folder with payload, sig.asc (sig.2.asc, …), policy.json and host.json: what a host is\n\
+        given and what it knows. One line is printed for each: `accept`, or `refuse` and the code. The decision is\n\
+        the one of the host's own verifier, and of its nonces; no state of this machine is read.\n\n\
+        Exit status: 0 all accepted; 1 one was refused; 2 one is no case.\n\n\
+        Example:\n  writ verify-case corpus/armor-crlf/1 corpus/good-keys/1"
+    )]
+    VerifyCase(VerifyCaseArgs),
+}
+
+/// `writ verify-case`
+#[derive(Debug, Args)]
+pub struct VerifyCaseArgs {
+    /// Folders, each a case
+    #[arg(required = true, value_name = "DIR")]
+    pub folders: Vec<PathBuf>,
+    /// For programs: a list with folder, decision, code and why
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `writ hosts`

@@ -41,6 +41,7 @@ fn examples_of_the_help_parse() {
         "writ connect --ssh-config --user bob web1",
         "writ connect web1 --mode exec --command id --idle 5s --max 24h --forward a:1 --forward [::1]:2",
         "writ sessions web1 --json",
+        "writ verify-case corpus/armor-crlf/1 corpus/good-keys/1 --json",
         "writ sessions close 00112233445566778899aabbccddeeff",
     ] {
         if let Err(error) = parse(line) {

@@ -16,6 +16,7 @@ mod sessions;
 mod sign;
 mod ssh;
 mod submit;
+mod verify_case;
 mod wait;
 
 use std::future::Future;
@@ -60,6 +61,7 @@ pub async fn dispatch(cli: Cli, agent: Agent) -> Result<Answer, Failure> {
         Command::Ssh(args) => ssh::ssh(&ctx, args).await,
         Command::Cp(args) => ssh::cp(&ctx, args).await,
         Command::Sessions(args) => sessions::run(&ctx, args).await,
+        Command::VerifyCase(args) => Ok(verify_case::run(&args)),
     }
 }
 

@@ -1,0 +1,145 @@
+//! What every fuzz target does with its bytes, shared by the targets in `fuzz/` and by `fuzz_smoke.rs`. A body may
+//! refuse; it must not panic, and what it takes it must write again in the same bytes.
+
+use std::path::Path;
+
+use authz::case::{Case, Files};
+use authz::journal::NonceJournal;
+use authz::policy::words::Word;
+use authz::sshsig::{decode, decode_operator};
+use authz::{Namespace, OperatorKey, Order, Policy};
+
+/// Name and body of each target.
+pub(crate) type Target = (&'static str, fn(&[u8]) -> bool);
+
+/// All of them. A body says whether it took the bytes.
+pub(crate) const TARGETS: [Target; 9] = [
+    ("armor", armor),
+    ("blob", blob),
+    ("certificate", certificate),
+    ("key_line", key_line),
+    ("payload", payload),
+    ("policy", policy),
+    ("word", word),
+    ("journal", journal),
+    ("case_file", case_file),
+];
+
+/// An armored signature.
+pub(crate) fn armor(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let taken = decode_operator(text, Namespace::Op);
+    // What hosts and devices sign with is a part of what operators sign with.
+    if decode(text, Namespace::Op).is_ok() {
+        assert!(taken.is_ok(), "the narrow decoder took what the wide one refused");
+    }
+    if taken.is_ok() {
+        assert_eq!(enarmor(&dearmor(text)), text.trim_end_matches('\n').to_owned() + "\n", "V2");
+    }
+    taken.is_ok()
+}
+
+/// The bytes inside the armor.
+pub(crate) fn blob(bytes: &[u8]) -> bool {
+    armor(enarmor(bytes).as_bytes())
+}
+
+/// A certificate, or a key, under a signature that fits an Ed25519 key.
+pub(crate) fn certificate(bytes: &[u8]) -> bool {
+    let inner = strings(&[b"ssh-ed25519", &[7; 64]]);
+    let fields = strings(&[bytes, b"op.v1@writ", b"", b"sha512", &inner]);
+    blob(&[b"SSHSIG".as_slice(), &1u32.to_be_bytes(), &fields].concat())
+}
+
+/// An operator's public key.
+pub(crate) fn key_line(bytes: &[u8]) -> bool {
+    let Ok(key) = OperatorKey::from_line(&String::from_utf8_lossy(bytes)) else { return false };
+    assert_eq!(OperatorKey::from_line(&key.to_string()).as_ref(), Ok(&key));
+    assert_eq!(OperatorKey::from_blob(key.blob().to_vec()).as_ref(), Ok(&key));
+    true
+}
+
+/// An order (V18).
+pub(crate) fn payload(bytes: &[u8]) -> bool {
+    let Ok(order) = Order::decode(bytes) else { return false };
+    assert_eq!(order.encode(), bytes, "V18");
+    true
+}
+
+/// A policy (V18).
+pub(crate) fn policy(bytes: &[u8]) -> bool {
+    let Ok(policy) = Policy::decode(bytes) else { return false };
+    assert_eq!(policy.document().encode(), bytes, "V18");
+    true
+}
+
+/// What is signed about a policy (V18).
+pub(crate) fn word(bytes: &[u8]) -> bool {
+    let Ok(word) = Word::decode(bytes) else { return false };
+    let again = match word {
+        Word::Policy(policy) => policy.document().encode(),
+        Word::Revocation(word) => word.encode(),
+        Word::Freshness(word) => word.encode(),
+    };
+    assert_eq!(again, bytes, "V18");
+    true
+}
+
+/// A nonce journal's first file. Who looks and who opens find the same, and nothing that was there is lost.
+pub(crate) fn journal(bytes: &[u8]) -> bool {
+    thread_local! {
+        static FOLDER: tempfile::TempDir = tempfile::tempdir().unwrap();
+    }
+    FOLDER.with(|folder| {
+        std::fs::write(journal_file(folder.path()), bytes).unwrap();
+        let seen = NonceJournal::inspect(folder.path());
+        let opened = NonceJournal::open(folder.path());
+        assert_eq!(seen.is_ok(), opened.is_ok(), "{seen:?}, {opened:?}");
+        let (Ok(seen), Ok(opened)) = (seen, opened) else { return false };
+        assert_eq!(seen.ops, opened.ops());
+        drop(opened);
+        let after = std::fs::read(journal_file(folder.path())).unwrap();
+        assert_eq!(after, bytes, "opening changes nothing");
+        true
+    })
+}
+
+/// Where the journal keeps its records.
+pub(crate) fn journal_file(folder: &Path) -> std::path::PathBuf {
+    folder.join("nonces-000001.seg")
+}
+
+/// `host.json` of a case.
+pub(crate) fn case_file(bytes: &[u8]) -> bool {
+    let files = Files { payload: vec![], sigs: vec![], policy: vec![], host: bytes.to_vec() };
+    let Ok(case) = Case::parse(files) else { return false };
+    assert!(case.judge().is_err(), "a host without a policy carries nothing out");
+    true
+}
+
+/// SSH strings, one after the other.
+pub(crate) fn strings(fields: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for field in fields {
+        bytes.extend_from_slice(&(field.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(field);
+    }
+    bytes
+}
+
+/// Armor as ssh-keygen writes it.
+pub(crate) fn enarmor(blob: &[u8]) -> String {
+    let b64 = data_encoding::BASE64.encode(blob);
+    let mut text = "-----BEGIN SSH SIGNATURE-----\n".to_owned();
+    for line in b64.as_bytes().chunks(70) {
+        text.push_str(std::str::from_utf8(line).unwrap());
+        text.push('\n');
+    }
+    text + "-----END SSH SIGNATURE-----\n"
+}
+
+/// The blob of well-formed armor; nothing where it is none.
+pub(crate) fn dearmor(armor: &str) -> Vec<u8> {
+    let b64: String = armor.lines().filter(|line| !line.starts_with("-----")).collect();
+    data_encoding::BASE64.decode(b64.as_bytes()).unwrap_or_default()
+}

@@ -1,0 +1,136 @@
+//! The bodies of the fuzz targets, fed with seeded random changes of the corpus: a bounded run that needs neither
+//! cargo-fuzz nor a nightly compiler. `WRIT_FUZZ=N` changes N times per target instead of the default.
+#![expect(clippy::unwrap_used, reason = "helpers of tests; clippy.toml frees only functions marked as tests")]
+
+mod bodies;
+
+use std::path::{Path, PathBuf};
+
+use bodies::{TARGETS, dearmor};
+
+/// The same numbers on every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end.max(1) as u64) as usize
+    }
+}
+
+/// Bytes that parsers stumble over.
+const WORDS: [&[u8]; 12] = [
+    b"\"",
+    b"{",
+    b"}",
+    b",",
+    b"null",
+    b"-1",
+    b"18446744073709551616",
+    b"\\u0000",
+    b"\r\n",
+    b"=",
+    b"\xff\xff\xff\xff",
+    b"\x00\x00\x00\x00",
+];
+
+fn change(seed: &[u8], other: &[u8], dice: &mut Dice) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    for _ in 0..=dice.below(3) {
+        let at = dice.below(bytes.len() + 1);
+        let to = at + dice.below(bytes.len() - at + 1).min(64);
+        match dice.below(7) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << dice.below(8),
+            1 if at < bytes.len() => bytes[at] = dice.below(256) as u8,
+            2 => drop(bytes.drain(at..to)),
+            3 => bytes.truncate(at),
+            4 => {
+                let piece = bytes[at..to].to_vec();
+                bytes.splice(at..at, piece);
+            }
+            5 => {
+                bytes.splice(at..to, WORDS[dice.below(WORDS.len())].iter().copied());
+            }
+            _ => {
+                let from = dice.below(other.len() + 1);
+                bytes.splice(at..to, other[from..].iter().copied().take(64));
+            }
+        }
+    }
+    bytes
+}
+
+fn files(name: &str) -> Vec<Vec<u8>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let list = |folder: PathBuf| {
+        let mut paths: Vec<PathBuf> =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths
+    };
+    let cases = list(root).into_iter().flat_map(list);
+    let mut found: Vec<Vec<u8>> = cases.filter_map(|case| std::fs::read(case.join(name)).ok()).collect();
+    found.retain(|bytes| bytes.len() < 20_000);
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// The second field of an SSHSIG: the key or the certificate.
+fn publickey(blob: &[u8]) -> Option<Vec<u8>> {
+    let length = u32::from_be_bytes(blob.get(10..14)?.try_into().ok()?) as usize;
+    blob.get(14..14 + length).map(<[u8]>::to_vec)
+}
+
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let blobs =
+        || files("sig.asc").iter().map(|sig| dearmor(&String::from_utf8_lossy(sig))).collect::<Vec<_>>();
+    match target {
+        "armor" => files("sig.asc"),
+        "blob" => blobs(),
+        "certificate" => blobs().iter().filter_map(|blob| publickey(blob)).collect(),
+        "key_line" => files("policy.json")
+            .iter()
+            .flat_map(|policy| {
+                let text = String::from_utf8_lossy(policy).into_owned();
+                let lines = text.split('"').filter(|word| word.contains(" AAAA"));
+                lines.map(|line| line.as_bytes().to_vec()).collect::<Vec<_>>()
+            })
+            .collect(),
+        "payload" | "word" => files("payload"),
+        "policy" => files("policy.json"),
+        "case_file" => files("host.json"),
+        "journal" => {
+            let folder = tempfile::tempdir().unwrap();
+            let mut journal = authz::journal::NonceJournal::create(folder.path()).unwrap();
+            for number in 0..8 {
+                let nonce = protocol::Nonce::from_bytes([number; 16]);
+                journal.burn(&nonce, &protocol::Sha256::of(&[number]), 7).unwrap();
+            }
+            vec![std::fs::read(bodies::journal_file(folder.path())).unwrap()]
+        }
+        other => panic!("no seeds for {other}"),
+    }
+}
+
+#[test]
+fn no_change_of_the_corpus_makes_a_parser_panic() {
+    let rounds = std::env::var("WRIT_FUZZ").map_or(3_000, |rounds| rounds.parse().unwrap());
+    for (name, body) in TARGETS {
+        let (seeds, mut dice) = (seeds(name), Dice(0x9e37_79b9_7f4a_7c15));
+        assert!(!seeds.is_empty(), "{name} has seeds");
+        let whole = seeds.iter().filter(|seed| body(seed)).count();
+        assert!(whole > 0, "{name} takes some of its own seeds");
+        let mut taken = 0;
+        // A journal is synced to the disk each time.
+        let rounds = if name == "journal" { rounds / 10 } else { rounds };
+        for _ in 0..rounds {
+            let (seed, other) = (dice.below(seeds.len()), dice.below(seeds.len()));
+            taken += usize::from(body(&change(&seeds[seed], &seeds[other], &mut dice)));
+        }
+        println!("{name}: {} seeds, {whole} taken; {rounds} changes, {taken} taken", seeds.len());
+        assert!(taken < rounds, "{name} refuses something");
+    }
+}
