@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{decode, follow, shown};
 use crate::commands::{Context, Session, now, or_interrupt, write_new};
 use crate::error::{Answer, Failure};
+use crate::signer::Purpose;
 use crate::state::StateError;
 use crate::text::table;
 
@@ -29,9 +30,11 @@ pub(super) async fn sign(ctx: &Context, file: &Path, key: Option<&Path>) -> Resu
     let shown = shown(&current, &new);
     // Before any key is touched.
     eprint!("{shown}");
-    let signer = ctx.signer(key, &home.config()?).await?;
+    // With a key that is named, a new operator can sign what makes them one.
+    let purpose = Purpose { policy: Some(&current), namespace: Some(Namespace::Policy), now: now() };
+    let signer = ctx.signer(key, &home.config()?, purpose).await?;
     let (old, next) = (&current, &new);
-    if ![old, next].iter().any(|policy| is_root(policy, &signer.public())) {
+    if ![old, next].iter().any(|policy| is_root(policy, signer.public().key())) {
         ctx.note("note: this key is in the root role of neither policy: the signature will not count");
     }
     let armored = signer.sign(Namespace::Policy, &bytes).await?;
@@ -52,7 +55,7 @@ pub(super) async fn sign(ctx: &Context, file: &Path, key: Option<&Path>) -> Resu
     )))
 }
 
-fn is_root(policy: &Policy, key: &authz::PublicKey) -> bool {
+fn is_root(policy: &Policy, key: &authz::OperatorKey) -> bool {
     let operator = policy.operator_of(key).map(|operator| &operator.name);
     let role = policy.role(&policy.document().root.role);
     operator.is_some_and(|name| role.is_some_and(|role| role.members.contains(name)))

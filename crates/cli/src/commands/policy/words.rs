@@ -106,7 +106,7 @@ async fn say(
     payload: Vec<u8>,
     key: Option<&Path>,
 ) -> Result<Accepted, Failure> {
-    let signer = ctx.signer(key, &session.config).await?;
+    let signer = ctx.signer(key, &session.config, session.purpose(Namespace::Policy)).await?;
     let armored = signer.sign(Namespace::Policy, &payload).await?;
     let envelope = Envelope::new(payload.into(), vec![armored]);
     let accepted = judge(session, &envelope)?;
