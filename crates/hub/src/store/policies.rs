@@ -30,6 +30,9 @@ impl From<sqlx::Error> for PolicyStoreError {
     }
 }
 
+/// Host, version, hash, problem, time.
+type HostRow = (Vec<u8>, i64, Vec<u8>, Option<String>, i64);
+
 type Row = (i64, Vec<u8>, String, String, i64);
 
 fn from_row((n, payload, sigs, by, at): Row) -> Result<StoredPolicy, StoreError> {
@@ -132,7 +135,7 @@ impl Store {
 
     /// What hosts said.
     pub(crate) async fn host_policies(&self) -> Result<Vec<HostPolicy>, StoreError> {
-        let rows: Vec<(Vec<u8>, i64, Vec<u8>, Option<String>, i64)> = sqlx::query_as(
+        let rows: Vec<HostRow> = sqlx::query_as(
             "SELECT host_id, version, sha256, problem, received_at FROM host_policies ORDER BY host_id",
         )
         .fetch_all(&self.read)
