@@ -9,7 +9,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use protocol::frame::{
     AgentFrame, HEARTBEAT_S, HubFrame, MAX_FRAME, Purpose, RECEIPTS_PER_FRAME, SILENCE_S, VERSION,
 };
-use protocol::{Bytes, HostId, Sha256};
+use protocol::{Bytes, Envelope, HostId, Sha256};
 use reconcile::Accept;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, mpsc, watch};
@@ -19,10 +19,11 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::hub::HubClient;
 use crate::orders::OrderDesk;
+use crate::policies::Policies;
 use crate::session::{Effect, Note, Session};
 use crate::state::{Desired, DesiredStore};
 use crate::tunnels::Tunnels;
-use crate::warden::{LogPart, Warden, WardenError};
+use crate::warden::{LogPart, PolicyState, Warden, WardenError};
 use crate::{VERSION as AGENT_VERSION, sentence};
 
 const HEARTBEAT: Duration = Duration::from_secs(HEARTBEAT_S);
@@ -190,6 +191,10 @@ where
     // Readings of the warden's log and of results go on beside everything else.
     let mut log = Box::pin(Fuse::terminated());
     let mut result = Box::pin(Fuse::terminated());
+    let (mut policies, mut policy) = (Policies::default(), Box::pin(Fuse::terminated()));
+    let mut judging = false;
+    // They may name a policy that the warden is still judging.
+    let mut held: Vec<Envelope> = Vec::new();
     loop {
         let heartbeat_at = carrier.heartbeat_at();
         let effects = tokio::select! {
@@ -203,6 +208,16 @@ where
             },
             part = &mut log => on_log(part, &mut ports.session),
             answer = &mut result => on_result(answer, &mut ports.session),
+            (document, answer) = &mut policy => {
+                judging = false;
+                let (frame, grew) = policies.answered(Option::<Envelope>::as_ref(&document), answer);
+                let mut effects: Vec<Effect> = frame.into_iter().map(Effect::Send).collect();
+                if policies.is_empty() {
+                    effects.extend(held.drain(..).map(Effect::Relay));
+                }
+                effects.extend(grew.then(|| ports.session.on_note(Note::LogGrew)).into_iter().flatten());
+                effects
+            }
             frame = tunnels.next() => ports.session.on_tunnel(frame),
             () = sleep_until(heartbeat_at) => {
                 let mut effects = ports.session.on_tick();
@@ -229,6 +244,15 @@ where
                 Effect::Opened => {
                     tracing::info!("the hub welcomes this host");
                     ports.kick.notify_one();
+                    policies.push(None);
+                }
+                Effect::JudgePolicy(document) => {
+                    if !policies.push(Some(document)) {
+                        return ("the hub sent too many policy documents".to_owned(), SILENCE);
+                    }
+                }
+                Effect::Relay(envelope) if judging || !policies.is_empty() => {
+                    held.push(envelope);
                 }
                 Effect::Relay(envelope) => {
                     effects.extend(ports.desk.submit(envelope).map(Effect::Send));
@@ -251,7 +275,19 @@ where
                 Effect::Close { why, retry_after } => return (why, retry_after),
             }
         }
+        if !judging && let Some(document) = policies.pop() {
+            judging = true;
+            policy = Box::pin(offer(ports.warden.clone(), document).fuse());
+        }
     }
+}
+
+async fn offer(
+    warden: Warden,
+    document: Option<Envelope>,
+) -> (Option<Envelope>, Result<PolicyState, WardenError>) {
+    let answer = warden.policy(document.clone()).await;
+    (document, answer)
 }
 
 async fn read_log(warden: Warden, first: u64) -> Result<LogPart, WardenError> {

@@ -36,6 +36,7 @@ pub mod enroll;
 pub mod hub;
 pub mod identity;
 pub mod orders;
+pub mod policies;
 pub mod rounds;
 pub mod run;
 pub mod selftest;

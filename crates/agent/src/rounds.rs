@@ -95,6 +95,8 @@ pub fn step_outcome(receipt: &Signed) -> Result<(), String> {
         Ok(Receipt {
             event:
                 Event::Enrolled { .. }
+                | Event::PolicyAdvanced { .. }
+                | Event::Revoked { .. }
                 | Event::OrderCommitted { .. }
                 | Event::SessionReady { .. }
                 | Event::Order { .. },

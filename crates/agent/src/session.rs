@@ -56,6 +56,8 @@ pub enum Effect {
     Opened,
     /// Hand the order to the warden.
     Relay(Envelope),
+    /// Have the warden judge this policy document.
+    JudgePolicy(Envelope),
     /// Decide about this desired state.
     Adopt {
         /// Its number.
@@ -209,6 +211,7 @@ impl Session {
             (Stage::Open, HubFrame::Desired { generation, state }) => {
                 vec![Effect::Adopt { generation, state }]
             }
+            (Stage::Open, HubFrame::Policy { document }) => vec![Effect::JudgePolicy(document)],
             (Stage::Open, HubFrame::Order { envelope }) => vec![Effect::Relay(envelope)],
             (Stage::Open, HubFrame::ReportStored { seq }) if seq > self.seq => {
                 vec![violation("it stored a report that was never sent")]
@@ -464,6 +467,8 @@ impl Session {
             | AgentFrame::DesiredRefused { .. }
             | AgentFrame::Progress(_)
             | AgentFrame::Receipts { .. }
+            // Said again after the next Welcome.
+            | AgentFrame::Policy { .. }
             // The warden has it still.
             | AgentFrame::JobResult { .. }
             // A tunnel ends with its connection.

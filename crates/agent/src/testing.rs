@@ -115,6 +115,7 @@ impl FakeWarden {
             WardenRequest::Status {}
             | WardenRequest::Receipts { .. }
             | WardenRequest::Session { .. }
+            | WardenRequest::Policy { .. }
             | WardenRequest::Results {}
             | WardenRequest::Result { .. }
             | WardenRequest::ResultStored { .. } => false,
@@ -163,6 +164,15 @@ impl Inside {
                 log_size: log.len() as u64,
                 checkpoint: Some(checkpoint(&log)),
                 receipts: log.into_iter().skip(*first as usize).take(*max as usize).collect(),
+            },
+            // A warden that is not enrolled.
+            WardenRequest::Policy { documents } if documents.is_empty() => {
+                WardenAnswer::Refused { code: "not_enrolled".into(), why: "nobody enrolled it".into() }
+            }
+            WardenRequest::Policy { documents } => WardenAnswer::Policy {
+                version: 2,
+                sha256: documents[0].id(),
+                answers: vec![protocol::local::DocumentAnswer::Accepted {}; documents.len()],
             },
             WardenRequest::Results {} => {
                 WardenAnswer::Results { ops: results().iter().map(|(op, _)| *op).collect() }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use local_socket::{Framed, SocketError};
 use protocol::frame::OrderState;
 use protocol::job::MAX_SEALED_RESULT;
-use protocol::local::{LocalError, WardenAnswer, WardenRequest, WardenStatus};
+use protocol::local::{DocumentAnswer, LocalError, WardenAnswer, WardenRequest, WardenStatus};
 use protocol::text::printable;
 use protocol::{Bytes, Ed25519Key, Envelope, HostId, Note, Sha256, Signed};
 use tokio::net::UnixStream;
@@ -136,6 +136,17 @@ pub struct LogPart {
     pub checkpoint: Option<Note>,
 }
 
+/// The policy in force on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyState {
+    /// Its version.
+    pub version: u64,
+    /// Its hash.
+    pub sha256: Sha256,
+    /// What became of the document that was handed over.
+    pub answer: Option<DocumentAnswer>,
+}
+
 /// Where the warden is.
 #[derive(Debug, Clone)]
 pub struct Warden {
@@ -200,6 +211,18 @@ impl Warden {
     pub async fn result_stored(&self, op: Sha256) -> Result<(), WardenError> {
         match self.quick(&WardenRequest::ResultStored { op }).await? {
             WardenAnswer::Forgotten {} => Ok(()),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// Has it judge a policy document, if there is one, and says which policy is in force.
+    pub async fn policy(&self, document: Option<Envelope>) -> Result<PolicyState, WardenError> {
+        let asked = document.is_some();
+        let request = WardenRequest::Policy { documents: document.into_iter().collect() };
+        match self.quick(&request).await? {
+            WardenAnswer::Policy { version, sha256, mut answers } if answers.len() == usize::from(asked) => {
+                Ok(PolicyState { version, sha256, answer: answers.pop() })
+            }
             other => Err(self.unexpected(other)),
         }
     }
@@ -291,6 +314,7 @@ impl Warden {
             | WardenAnswer::Receipt(_)
             | WardenAnswer::Receipts { .. }
             | WardenAnswer::SessionReady { .. }
+            | WardenAnswer::Policy { .. }
             | WardenAnswer::Results { .. }
             | WardenAnswer::Result { .. }
             | WardenAnswer::Forgotten {} => WardenError::Unexpected { path: self.path() },

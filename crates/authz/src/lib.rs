@@ -27,7 +27,7 @@
 //! The specification is `security.md` sections 1 and 2; rules are cited as V1 to V24 where they
 //! are enforced. Operators sign with Ed25519, ECDSA, RSA, security keys, or certificates for these;
 //! hosts, devices and sessions have Ed25519 keys only. No sockets, no processes, no clock:
-//! `now` and randomness are arguments. Files are touched by [`journal`], [`log`],
+//! `now` and randomness are arguments. Files are touched by [`journal`], [`log`], [`policy::store`],
 //! [`case`] and [`files`] only.
 
 pub mod canonical;

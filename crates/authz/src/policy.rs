@@ -12,9 +12,12 @@ use crate::keys::KeyBytes;
 use crate::namespace::Namespace;
 use crate::order::Kind;
 
+pub mod allowed_signers;
 pub mod chain;
 mod check;
 mod credential;
+pub mod diff;
+pub mod store;
 pub mod words;
 
 pub use credential::{Authority, CERT_VALIDITY_S, Credential, MAX_CERT_VALIDITY_S, VerifiedKey};
@@ -240,12 +243,16 @@ impl Policy {
 
     /// Rule V16, of a key: an operator's, a CA's, or one that a CA certified.
     pub fn is_revoked<K: KeyBytes + ?Sized>(&self, key: &K) -> bool {
-        let key = Fingerprint::of_key_blob(&key.key_bytes());
-        self.document.revoked.contains(&key)
+        self.has_revoked(&Fingerprint::of_key_blob(&key.key_bytes()))
+    }
+
+    /// The same of a key that is only known by its fingerprint.
+    pub fn has_revoked(&self, key: &Fingerprint) -> bool {
+        self.document.revoked.contains(key)
             || self
                 .taken
                 .iter()
-                .any(|taken| matches!(taken, words::Revoked::Key { key: gone } if *gone == key))
+                .any(|taken| matches!(taken, words::Revoked::Key { key: gone } if gone == key))
     }
 
     /// Rule V16, of a certificate by serial number or key id. What is revoked for one operator is for all.

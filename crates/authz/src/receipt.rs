@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::canonical::{self, CanonicalError};
 use crate::keys::PublicKey;
 use crate::namespace::Namespace;
+use crate::policy::words::Revoked;
 use crate::refusal::RefusalCode;
 use crate::secret::SecretKey;
 use crate::sshsig::{self, SigError};
@@ -83,6 +84,22 @@ pub enum Event {
         policy_version: u64,
         /// Fingerprint of the device key that the host vouches for.
         device_key: Fingerprint,
+    },
+    /// The next policy of the chain is in force.
+    PolicyAdvanced {
+        /// Its version.
+        version: u64,
+        /// Its hash.
+        sha256: Sha256,
+        /// Who signed it.
+        signers: Vec<Signer>,
+    },
+    /// Something counts no more on this host.
+    Revoked {
+        /// What.
+        what: Revoked,
+        /// Who signed that.
+        signers: Vec<Signer>,
     },
     /// An order's nonce was burned. Written before anything is changed.
     OrderCommitted {
@@ -265,6 +282,8 @@ impl Receipt {
             Event::OrderCommitted { .. }
             | Event::SessionReady { .. }
             | Event::Enrolled { .. }
+            | Event::PolicyAdvanced { .. }
+            | Event::Revoked { .. }
             | Event::StepStarted { .. }
             | Event::Step { .. } => None,
         }

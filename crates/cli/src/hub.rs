@@ -8,7 +8,7 @@ use std::time::Duration;
 use protocol::api::{
     ApiFailure, DesiredAccepted, EnrollmentApprove, EnrollmentCreated, EnrollmentNew, EnrollmentView,
     HostDetail, HostView, LogCheckpoint, LogProof, LoginAnswer, LoginChallenge, OrderAccepted, OrderView,
-    ReceiptsView, TunnelAnswer, TunnelView,
+    PolicyStored, PolicyView, ReceiptsView, TunnelAnswer, TunnelView,
 };
 use protocol::desired::DesiredState;
 use protocol::text::printable;
@@ -226,6 +226,16 @@ impl Hub {
     /// For login: the answer to it.
     pub async fn login(&self, login: &Signed) -> Result<LoginAnswer, HubError> {
         self.json("a login", self.request(Method::POST, "login").json(login)).await
+    }
+
+    /// Policy documents, and where hosts say they are.
+    pub async fn policy(&self) -> Result<PolicyView, HubError> {
+        self.json("policy documents", self.request(Method::GET, "policy")).await
+    }
+
+    /// Uploads a policy document.
+    pub async fn submit_policy(&self, envelope: &Envelope) -> Result<PolicyStored, HubError> {
+        self.json("an answer to a policy", self.request(Method::POST, "policy").json(envelope)).await
     }
 
     /// All enrollments.

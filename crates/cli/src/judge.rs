@@ -108,6 +108,7 @@ pub fn believe_about(signed: &Signed, host: &Believed, op: &Sha256) -> Result<Re
             format!("about a step of generation {generation}")
         }
         Event::Enrolled { .. } => "about the host's enrollment".to_owned(),
+        Event::PolicyAdvanced { .. } | Event::Revoked { .. } => "about the host's policy".to_owned(),
     };
     Err(JudgeError::OtherOrder { expected: *op, about })
 }
@@ -124,6 +125,8 @@ pub fn session_host_key(signed: &Signed, host: &Believed, op: &Sha256) -> Result
         Event::Order { outcome, .. } => Err(not_ready(outcome.to_string())),
         Event::OrderCommitted { .. }
         | Event::Enrolled { .. }
+        | Event::PolicyAdvanced { .. }
+        | Event::Revoked { .. }
         | Event::StepStarted { .. }
         | Event::Step { .. } => Err(not_ready("it is only accepted".to_owned())),
     }

@@ -43,37 +43,50 @@ pub enum PolicyInitError {
 /// operator may come several times, with a key each.
 pub fn first_policy(
     keys: Vec<(HostName, impl Into<Credential>)>,
+    roots: Vec<(HostName, impl Into<Credential>)>,
+    root_threshold: Option<u32>,
     guests: Vec<(Vmid, Vmid)>,
     now: u64,
 ) -> Result<PolicyDocument, PolicyInitError> {
     let role: HostName = "operators".parse().expect("the word follows the rule for names");
     let mut operators: Vec<Operator> = Vec::new();
     for (name, key) in keys {
-        match operators.iter_mut().find(|operator| operator.name == name) {
-            Some(operator) => operator.keys.push(key.into()),
-            None => operators.push(Operator { name, keys: vec![key.into()] }),
-        }
+        add_key(&mut operators, name, key.into());
     }
+    let members: Vec<HostName> = operators.iter().map(|operator| operator.name.clone()).collect();
+    let mut root_members: Vec<HostName> = Vec::new();
+    for (name, key) in roots {
+        if !root_members.contains(&name) {
+            root_members.push(name.clone());
+        }
+        add_key(&mut operators, name, key.into());
+    }
+    let mut roles = vec![Role {
+        name: role.clone(),
+        namespaces: vec![Namespace::Op, Namespace::Session, Namespace::Job, Namespace::Enroll],
+        members: members.clone(),
+    }];
+    let root = if root_members.is_empty() {
+        roles[0].namespaces.insert(1, Namespace::Policy);
+        root_members = members;
+        role.clone()
+    } else {
+        let root: HostName = "root".parse().expect("the word follows the rule for names");
+        let namespaces = vec![Namespace::Policy];
+        roles.push(Role { name: root.clone(), namespaces, members: root_members.clone() });
+        root
+    };
+    let threshold = root_threshold.unwrap_or(if root_members.len() < 2 { 1 } else { 2 });
     let everything = Vmid::try_from(100).ok().zip(Vmid::try_from(999_999_999).ok());
     let document = PolicyDocument {
         v: 1,
         version: 1,
         prev: None,
-        root: authz::policy::Root { role: role.clone(), threshold: 1 },
+        root: authz::policy::Root { role: root, threshold },
         protected: vec![],
         freshness_s: None,
         issued_at: now,
-        roles: vec![Role {
-            name: role.clone(),
-            namespaces: vec![
-                Namespace::Op,
-                Namespace::Policy,
-                Namespace::Session,
-                Namespace::Job,
-                Namespace::Enroll,
-            ],
-            members: operators.iter().map(|operator| operator.name.clone()).collect(),
-        }],
+        roles,
         operators,
         rules: KINDS
             .map(|kind| {
@@ -106,10 +119,28 @@ pub fn first_policy(
     }
 }
 
+fn add_key(operators: &mut Vec<Operator>, name: HostName, key: Credential) {
+    match operators.iter_mut().find(|operator| operator.name == name) {
+        Some(operator) => operator.keys.push(key),
+        None => operators.push(Operator { name, keys: vec![key] }),
+    }
+}
+
 /// The policy as a person reads it.
 pub fn describe(policy: &Policy) -> String {
-    let PolicyDocument { version, issued_at, operators, roles, rules, bounds, revoked, .. } =
-        policy.document();
+    let PolicyDocument {
+        version,
+        issued_at,
+        operators,
+        roles,
+        root,
+        rules,
+        protected,
+        bounds,
+        freshness_s,
+        revoked,
+        ..
+    } = policy.document();
     let mut text = format!("Policy version {version} of {}\n  SHA-256 {}\n", utc(*issued_at), policy.hash());
     text.push_str("\nOperators\n");
     for operator in operators {
@@ -128,6 +159,14 @@ pub fn describe(policy: &Policy) -> String {
             list(role.namespaces.iter().map(|namespace| namespace.as_str()))
         );
     }
+    let _ = writeln!(text, "  A new policy needs {} of role {}.", root.threshold, root.role);
+    if let Some(age) = freshness_s {
+        let _ = writeln!(
+            text,
+            "  Somebody has to say every {} that it is still the newest (writ policy refresh).",
+            span(*age)
+        );
+    }
     text.push_str("\nMay be ordered with signatures (all else is refused)\n");
     for Rule { kind, role, also, threshold, standing, max_validity_s } in rules {
         let free = *standing || matches!(kind.binding(), Binding::None | Binding::Immediate);
@@ -138,6 +177,17 @@ pub fn describe(policy: &Policy) -> String {
             "  {:18}  {threshold} of role {role}{each}, {plan}, valid for at most {}",
             kind.as_str(),
             span(*max_validity_s)
+        );
+    }
+    for guarded in protected {
+        let more = match guarded.extra {
+            Some(extra) => format!("needs {extra} signer(s) more"),
+            None => "is refused, whoever signs".to_owned(),
+        };
+        let _ = writeln!(
+            text,
+            "  What destroys something of guests {}-{} {more}.",
+            guarded.guests.0, guarded.guests.1
         );
     }
     text.push_str("\nMay change without a signature (from desired state, `writ apply`)\n");
@@ -156,6 +206,9 @@ pub fn describe(policy: &Policy) -> String {
     let _ = writeln!(text, "  changes per hour    at most {}", bounds.max_changes_per_hour);
     if !revoked.is_empty() {
         let _ = writeln!(text, "\nRevoked keys\n  {}", list(revoked.iter()));
+    }
+    for taken in policy.taken() {
+        let _ = writeln!(text, "\nRevoked besides: {}", printable(&taken.to_string()));
     }
     text
 }
@@ -182,9 +235,32 @@ mod tests {
     use super::*;
     use crate::testing::{NOW, alice, mallory, name};
 
+    fn first(
+        keys: Vec<(HostName, authz::PublicKey)>,
+        guests: Vec<(Vmid, Vmid)>,
+    ) -> Result<PolicyDocument, PolicyInitError> {
+        first_policy(keys, Vec::<(HostName, Credential)>::new(), None, guests, NOW)
+    }
+
+    #[test]
+    fn the_root_is_the_operators_or_a_role_of_its_own() {
+        let (alice, mallory) = ((name("alice"), alice().public()), (name("bob"), mallory().public()));
+        let one = first(vec![alice.clone()], vec![]).unwrap();
+        assert_eq!((one.root.role.as_str(), one.root.threshold), ("operators", 1));
+        let two = first(vec![alice.clone(), mallory.clone()], vec![]).unwrap();
+        assert_eq!((two.root.role.as_str(), two.root.threshold), ("operators", 2));
+        let apart = first_policy(vec![alice.clone()], vec![mallory.clone()], None, vec![], NOW).unwrap();
+        assert_eq!((apart.root.role.as_str(), apart.root.threshold), ("root", 1));
+        let policy = Policy::decode(&apart.encode()).unwrap();
+        assert!(policy.may_sign(&alice.1, Namespace::Policy).is_none());
+        assert!(policy.may_sign(&mallory.1, Namespace::Op).is_none());
+        assert!(policy.may_sign(&mallory.1, Namespace::Policy).is_some());
+        assert!(first_policy(vec![alice], vec![mallory], Some(2), vec![], NOW).is_err());
+    }
+
     #[test]
     fn a_first_policy_allows_what_it_says_and_nothing_else() {
-        let document = first_policy(vec![(name("alice"), alice().public())], vec![], NOW).unwrap();
+        let document = first(vec![(name("alice"), alice().public())], vec![]).unwrap();
         let policy = Policy::decode(&document.encode()).unwrap();
         assert!(policy.may_sign(&alice().public(), Namespace::Enroll).is_some());
         assert!(policy.may_sign(&mallory().public(), Namespace::Op).is_none());
@@ -213,18 +289,18 @@ mod tests {
     #[test]
     fn keys_of_one_operator_are_kept_together() {
         let keys = vec![(name("alice"), alice().public()), (name("alice"), mallory().public())];
-        let document = first_policy(keys, vec![], NOW).unwrap();
+        let document = first(keys, vec![]).unwrap();
         assert_eq!((document.operators.len(), document.operators[0].keys.len()), (1, 2));
     }
 
     #[test]
     fn bad_policies_are_refused_before_they_reach_a_host() {
         let shared = vec![(name("alice"), alice().public()), (name("bob"), alice().public())];
-        let error = first_policy(shared, vec![], NOW).unwrap_err().to_string();
+        let error = first(shared, vec![]).unwrap_err().to_string();
         assert!(error.contains("two operators"), "{error}");
         let (low, high) = (Vmid::try_from(100).unwrap(), Vmid::try_from(200).unwrap());
-        let turned = first_policy(vec![(name("alice"), alice().public())], vec![(high, low)], NOW);
+        let turned = first(vec![(name("alice"), alice().public())], vec![(high, low)]);
         assert!(turned.unwrap_err().to_string().contains("range"));
-        assert!(first_policy(Vec::<(HostName, Credential)>::new(), vec![], NOW).is_err());
+        assert!(first(Vec::new(), vec![]).is_err());
     }
 }

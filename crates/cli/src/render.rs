@@ -69,6 +69,12 @@ pub fn receipt_row(receipt: &Receipt) -> Vec<String> {
         Event::Enrolled { policy_version, policy, .. } => {
             ("enrolled".to_owned(), format!("under policy version {policy_version} ({policy})"))
         }
+        Event::PolicyAdvanced { version, sha256, signers: by } => {
+            (format!("policy version {version}"), format!("in force ({sha256}), signed by {}", signers(by)))
+        }
+        Event::Revoked { what, signers: by } => {
+            ("revocation".to_owned(), format!("{what} counts no more, signed by {}", signers(by)))
+        }
         Event::OrderCommitted { op, kind, signers: by } => {
             (format!("order {} {kind}", short(op)), format!("committed, signed by {}", signers(by)))
         }

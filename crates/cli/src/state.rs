@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use authz::files::{self, FileError};
 use authz::policy::PolicyError;
+use authz::policy::store::{ChainStore, ChainStoreError};
 use authz::{KeyError, Policy, SecretKey};
 use protocol::config::{ConfigError, parse_toml};
 use protocol::enroll::HostStatement;
@@ -53,6 +54,9 @@ pub enum StateError {
         #[source]
         source: PolicyError,
     },
+    /// The chain of policies.
+    #[error(transparent)]
+    Chain(#[from] ChainStoreError),
     /// A damaged file of ours.
     #[error("{path} is damaged: remove it, or restore it from a backup", path = .path.display())]
     Damaged {
@@ -222,16 +226,44 @@ impl Home {
         Ok(files::write_atomic(&self.path("token"), format!("{token}\n").as_bytes())?)
     }
 
-    /// The trusted policy and its bytes.
+    /// The trusted policy, as far as this machine has followed it, and its bytes.
     pub fn policy(&self) -> Result<(Policy, Vec<u8>), StateError> {
+        let (first, bytes) = self.first_policy()?;
+        if !ChainStore::exists(&self.root) {
+            return Ok((first, bytes));
+        }
+        let current = ChainStore::inspect(&self.root, first)?.current().clone();
+        let bytes = current.document().encode();
+        Ok((current, bytes))
+    }
+
+    /// The policy that the operator named: everything after it is signed.
+    fn first_policy(&self) -> Result<(Policy, Vec<u8>), StateError> {
         match read_policy(&self.path("policy.json")) {
             Err(StateError::File(error)) if error.is_not_found() => Err(StateError::NoPolicy),
             other => other,
         }
     }
 
-    /// Replaces the trusted policy.
+    /// The chain from the trusted policy on.
+    pub fn chain(&self) -> Result<ChainStore, StateError> {
+        let (first, _) = self.first_policy()?;
+        Ok(if ChainStore::exists(&self.root) {
+            ChainStore::open(&self.root, first)?
+        } else {
+            ChainStore::create(&self.root, first)?
+        })
+    }
+
+    /// Replaces the trusted policy. One that this machine has followed already changes nothing: it never
+    /// goes back by itself.
     pub fn save_policy(&self, bytes: &[u8]) -> Result<(), StateError> {
+        let followed = ChainStore::exists(&self.root)
+            && self.chain().is_ok_and(|store| store.chain().has(&Sha256::of(bytes)));
+        if followed {
+            return Ok(());
+        }
+        ChainStore::forget(&self.root)?;
         Ok(files::write_atomic(&self.path("policy.json"), bytes)?)
     }
 

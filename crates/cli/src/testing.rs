@@ -1,7 +1,7 @@
 //! People, hosts and reports that this crate's tests share.
 
 use authz::order::{JobParams, SessionMode, SessionParams};
-use authz::policy::Policy;
+use authz::policy::{Credential, Policy};
 use authz::statement::sign_host;
 use authz::{Event, Outcome, Receipt, SecretKey};
 use protocol::api::HostView;
@@ -34,7 +34,14 @@ pub(crate) fn name(text: &str) -> HostName {
 }
 
 pub(crate) fn policy() -> Policy {
-    let document = first_policy(vec![(name("alice"), alice().public())], vec![], NOW).unwrap();
+    let document = first_policy(
+        vec![(name("alice"), alice().public())],
+        Vec::<(_, Credential)>::new(),
+        None,
+        vec![],
+        NOW,
+    )
+    .unwrap();
     Policy::decode(&document.encode()).unwrap()
 }
 

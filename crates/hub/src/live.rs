@@ -31,6 +31,7 @@ impl Closing {
 pub(crate) struct Wake {
     pub(crate) desired: Notify,
     pub(crate) orders: Notify,
+    pub(crate) policy: Notify,
 }
 
 /// What a channel gives to those who want something of its host.
@@ -163,6 +164,13 @@ impl Live {
     pub(crate) fn desired_changed(&self, host_id: &HostId) {
         if let Some(entry) = lock(&self.channels).get(host_id) {
             entry.handle.wake.desired.notify_one();
+        }
+    }
+
+    /// A policy document is stored: for every host.
+    pub(crate) fn policy_changed(&self) {
+        for entry in lock(&self.channels).values() {
+            entry.handle.wake.policy.notify_one();
         }
     }
 

@@ -180,6 +180,51 @@ pub struct HostView {
     pub receipts_held: u64,
 }
 
+/// `GET /api/v1/policy`: what operators uploaded, and where the hosts say they are. (`POST` takes an
+/// [`Envelope`] and gives [`PolicyStored`].)
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyView {
+    /// Oldest first.
+    pub documents: Vec<StoredPolicy>,
+    /// Hosts that have said something.
+    pub hosts: Vec<HostPolicy>,
+}
+
+/// A policy, a revocation or a word of freshness.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredPolicy {
+    /// Its place.
+    pub n: u64,
+    /// As it was signed.
+    pub envelope: Envelope,
+    /// Who uploaded it.
+    pub submitted_by: HostName,
+    /// Unix seconds.
+    pub submitted_at: u64,
+}
+
+/// By which policy a host says that it lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostPolicy {
+    /// The host.
+    pub host_id: HostId,
+    /// Version of the policy.
+    pub version: u64,
+    /// Its hash.
+    pub sha256: Sha256,
+    /// The last document that it refused, in words.
+    pub problem: Option<String>,
+    /// Unix seconds of that.
+    pub received_at: u64,
+}
+
+/// A document is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyStored {
+    /// Its place.
+    pub n: u64,
+}
+
 /// `GET /api/v1/hosts/{host_id}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HostDetail {

@@ -134,6 +134,15 @@ pub enum AgentFrame {
         /// Why, in words.
         why: String,
     },
+    /// The policy in force on the host: once after Welcome, and after each [`HubFrame::Policy`].
+    Policy {
+        /// Its version.
+        version: u64,
+        /// Its hash.
+        sha256: Sha256,
+        /// The last document that would have changed it and was refused, in words.
+        problem: Option<String>,
+    },
     /// Sent when nothing else is.
     Heartbeat {},
 }
@@ -162,6 +171,12 @@ pub enum HubFrame {
     Order {
         /// The order.
         envelope: Envelope,
+    },
+    /// A policy, a revocation or a word of freshness, as it was signed; all of them, oldest first, after
+    /// Welcome, and each new one. Answered by [`AgentFrame::Policy`].
+    Policy {
+        /// The document.
+        document: Envelope,
     },
     /// The report is durable.
     ReportStored {

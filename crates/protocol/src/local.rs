@@ -69,6 +69,12 @@ pub enum WardenRequest {
         /// The order.
         envelope: Envelope,
     },
+    /// Judge these policies, revocations and words of freshness, in this order, and live by what is accepted.
+    /// None: which policy is in force?
+    Policy {
+        /// As they were signed.
+        documents: Vec<Envelope>,
+    },
     /// Which results of scripts wait for the hub?
     Results {},
     /// One of them.
@@ -123,6 +129,15 @@ pub enum WardenAnswer {
         /// The log entry.
         receipt: Signed,
     },
+    /// To Policy.
+    Policy {
+        /// Version of the policy in force now.
+        version: u64,
+        /// Its hash.
+        sha256: Sha256,
+        /// What became of each document, in their order.
+        answers: Vec<DocumentAnswer>,
+    },
     /// To Results, oldest first.
     Results {
         /// The orders.
@@ -146,6 +161,23 @@ pub enum WardenAnswer {
     /// The request was not carried out and nothing was changed by it.
     Refused {
         /// A short code that programs may compare.
+        code: String,
+        /// Cause and remedy.
+        why: String,
+    },
+}
+
+/// What became of one document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case", deny_unknown_fields)]
+pub enum DocumentAnswer {
+    /// In force, and durable.
+    Accepted {},
+    /// It was in force before, or something newer is.
+    Known {},
+    /// Nothing was changed by it.
+    Refused {
+        /// A refusal code of `authz`.
         code: String,
         /// Cause and remedy.
         why: String,

@@ -18,14 +18,22 @@ pub enum RunnerRequest {
     /// Live by this policy, on this host. Accepted once, and only when root has written the policy's hash
     /// into the runner's configuration; the same again is no error.
     Anchor {
-        /// The policy's bytes.
+        /// The policy's bytes: the host's first one.
         policy: Bytes,
+        /// The policies and revocations that followed it; the one that root named must be among all of these.
+        documents: Vec<Envelope>,
         /// The host.
         host_id: HostId,
         /// Its key.
         host_key: Ed25519Key,
         /// Which of its keys.
         host_key_gen: u32,
+    },
+    /// Judge these policies, revocations and words of freshness, in this order, and live by them. Answered by
+    /// Done when each of them counts, or did already.
+    Policy {
+        /// As they were signed.
+        documents: Vec<Envelope>,
     },
     /// Run a signed script (`job.run`). Answered by Committed, Started and one last answer; the script runs
     /// to its end whether or not the warden stays.
@@ -60,7 +68,7 @@ pub enum RunnerRequest {
 pub enum RunnerAnswer {
     /// To Status.
     Status(RunnerStatus),
-    /// To Anchor, and to Forget.
+    /// To Anchor, to Policy and to Forget.
     Done {},
     /// The order passed every check and the runner's own nonce is burned.
     Committed {},
@@ -135,8 +143,12 @@ pub struct AnchorStatus {
     pub host_key: Ed25519Key,
     /// Which of its keys.
     pub host_key_gen: u32,
-    /// Hash of the policy.
+    /// Hash of the policy in force.
     pub policy: Sha256,
+    /// Policies and revocations that were accepted after the first policy.
+    pub documents: u64,
+    /// When somebody last said that the policy is the newest, unix seconds.
+    pub fresh_at: u64,
 }
 
 #[cfg(test)]

@@ -1,13 +1,17 @@
-//! What the runner lives by: one policy, and the host that orders must name. The warden brings it once;
-//! root says beforehand, in `runner.toml`, which policy it may be.
+//! What the runner lives by: a policy chain, and the host that orders must name. The warden brings both; root
+//! says beforehand, in `runner.toml`, which policy must be of the chain, and what follows it is signed. Each
+//! policy names the hash of the one before, so the one that root named vouches for all of them.
 //!
 //! `host.json` is written last, so a crash before it leaves a runner that is not anchored and takes the
 //! same anchor again. Once it is there, a missing policy or journal is damage, never a fresh start.
 
 use std::path::{Path, PathBuf};
 
+use authz::clock::Floor;
 use authz::files::{self, FileError};
 use authz::policy::PolicyError;
+use authz::policy::chain::Chain;
+use authz::policy::store::{ChainStore, ChainStoreError};
 use authz::verify::HostFacts;
 use authz::{KeyError, Policy, PublicKey};
 use protocol::runner::AnchorStatus;
@@ -43,6 +47,9 @@ pub enum AnchorError {
         /// The accepted one.
         expected: Sha256,
     },
+    /// The policy chain.
+    #[error(transparent)]
+    Chain(#[from] ChainStoreError),
     /// The policy cannot be lived by.
     #[error("the policy cannot be used: {0}")]
     Policy(#[from] PolicyError),
@@ -96,7 +103,9 @@ struct HostFile {
 /// Policy and host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Anchor {
-    policy: Policy,
+    first: Policy,
+    chain: Chain,
+    documents: u64,
     host_id: HostId,
     host_key: PublicKey,
     host_key_gen: u32,
@@ -110,8 +119,16 @@ impl Anchor {
         host_key: Ed25519Key,
         host_key_gen: u32,
     ) -> Result<Self, AnchorError> {
-        let policy = Policy::decode(policy)?;
-        Ok(Self { policy, host_id, host_key: PublicKey::try_from(host_key)?, host_key_gen })
+        let first = Policy::decode(policy)?;
+        let chain = Chain::new(first.clone());
+        Ok(Self {
+            first,
+            chain,
+            documents: 0,
+            host_id,
+            host_key: PublicKey::try_from(host_key)?,
+            host_key_gen,
+        })
     }
 
     /// The anchor on disk; none before anchoring.
@@ -135,7 +152,41 @@ impl Anchor {
         if Sha256::of(&policy) != file.policy {
             return Err(AnchorError::OtherPolicy { path, expected: file.policy });
         }
-        Ok(Some(Self::parse(&policy, file.host_id, file.host_key, file.host_key_gen)?))
+        let anchor = Self::parse(&policy, file.host_id, file.host_key, file.host_key_gen)?;
+        let store = ChainStore::inspect(directory, anchor.first.clone())?;
+        Ok(Some(anchor.at(&store)))
+    }
+
+    /// The chain on disk, with a crash's leftovers completed.
+    pub(crate) fn open_chain(&self, directory: &Path) -> Result<ChainStore, AnchorError> {
+        Ok(ChainStore::open(directory, self.first.clone())?)
+    }
+
+    /// The same host, as far along as the chain is.
+    #[must_use]
+    pub(crate) fn at(&self, store: &ChainStore) -> Self {
+        let (chain, documents) = (store.chain().clone(), store.documents().len() as u64);
+        Self { chain, documents, ..self.clone() }
+    }
+
+    /// The same host after these documents; nothing is written. `now` is the clock, unix seconds.
+    pub(crate) fn follow(&self, documents: &[protocol::Envelope], now: u64) -> Result<Self, authz::Refusal> {
+        let mut followed = self.clone();
+        for document in documents {
+            followed.chain.accept(document, now)?;
+        }
+        Ok(followed)
+    }
+
+    /// Whether the policy with this hash is of the chain.
+    pub(crate) fn has(&self, sha256: &Sha256) -> bool {
+        self.chain.has(sha256)
+    }
+
+    /// Whether this is the same host with the same first policy.
+    pub(crate) fn begins_like(&self, other: &Self) -> bool {
+        (&self.first, self.host_id, self.host_key, self.host_key_gen)
+            == (&other.first, other.host_id, other.host_key, other.host_key_gen)
     }
 
     /// The error of a history that has lost its anchor.
@@ -145,9 +196,9 @@ impl Anchor {
 
     /// Whether root's word and this anchor agree.
     pub fn check_configured(&self, configured: Option<&Sha256>, directory: &Path) -> Result<(), AnchorError> {
-        let anchored = *self.policy.hash();
+        let anchored = *self.policy().hash();
         match configured {
-            Some(configured) if *configured == anchored => Ok(()),
+            Some(configured) if self.chain.has(configured) => Ok(()),
             Some(configured) => Err(AnchorError::OtherConfigured {
                 configured: *configured,
                 anchored,
@@ -157,9 +208,10 @@ impl Anchor {
         }
     }
 
-    /// Writes the policy; the first step of anchoring.
-    pub fn prepare(&self, directory: &Path) -> Result<(), AnchorError> {
-        Ok(files::write_atomic(&directory.join(POLICY), &self.policy.document().encode())?)
+    /// Writes the first policy and an empty chain; the first step of anchoring.
+    pub fn prepare(&self, directory: &Path) -> Result<ChainStore, AnchorError> {
+        files::write_atomic(&directory.join(POLICY), &self.first.document().encode())?;
+        Ok(ChainStore::create(directory, self.first.clone())?)
     }
 
     /// The last step: from here on the runner is anchored.
@@ -170,22 +222,24 @@ impl Anchor {
             host_id: self.host_id,
             host_key: self.host_key.to_wire(),
             host_key_gen: self.host_key_gen,
-            policy: *self.policy.hash(),
+            policy: *self.first.hash(),
         };
         let bytes = serde_json::to_vec(&file).map_err(|_| AnchorError::Damaged { path: path.clone() })?;
         Ok(files::write_atomic(&path, &bytes)?)
     }
 
-    /// The policy.
+    /// The policy in force.
     pub fn policy(&self) -> &Policy {
-        &self.policy
+        self.chain.current()
     }
 
     /// What [`authz::verify::verify`] has to know. There is no log here: the warden has compared it.
-    pub fn facts(&self) -> HostFacts<'static> {
+    /// `now` is the host's clock: the newest date in the chain is the floor that it is held against.
+    pub fn facts(&self, now: u64) -> HostFacts<'static> {
+        let floor = Floor::new(self.chain.fresh_at(), 0, "");
         HostFacts {
-            clock: authz::clock::State::Trusted,
-            stale: false,
+            clock: floor.judge(now, None),
+            stale: self.chain.is_stale(floor.not_before(now)),
             plans: None,
             id: self.host_id,
             key: self.host_key.fingerprint(),
@@ -200,7 +254,9 @@ impl Anchor {
             host_id: self.host_id,
             host_key: self.host_key.to_wire(),
             host_key_gen: self.host_key_gen,
-            policy: *self.policy.hash(),
+            policy: *self.policy().hash(),
+            documents: self.documents,
+            fresh_at: self.chain.fresh_at(),
         }
     }
 }

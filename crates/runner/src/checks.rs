@@ -42,7 +42,7 @@ pub fn verify(
     wanted: Kind,
     now: u64,
 ) -> Result<Authorized<Order>, Denied> {
-    let authorized = authz::verify::verify(envelope, anchor.policy(), &anchor.facts(), now)
+    let authorized = authz::verify::verify(envelope, anchor.policy(), &anchor.facts(now), now)
         .map_err(|refusal| Denied::new(refusal.code, refusal.why))?;
     let kind = authorized.get().kind();
     if kind != wanted {

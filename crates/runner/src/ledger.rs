@@ -31,6 +31,9 @@ pub enum LedgerError {
     /// The journal.
     #[error("{}", journal_problem(.0))]
     Journal(#[from] JournalError),
+    /// The policy chain, which is written beside it.
+    #[error(transparent)]
+    Policy(authz::policy::store::ChainStoreError),
     /// A job's file.
     #[error(transparent)]
     File(#[from] FileError),

@@ -8,13 +8,13 @@ use std::time::Duration;
 use authz::RefusalCode;
 use authz::files::{self, FileError};
 use authz::journal::JournalError;
+use authz::policy::store::{ChainStore, TakeError};
 use local_socket::BindError;
 use protocol::runner::{RunnerAnswer, RunnerStatus};
-use protocol::{Bytes, Ed25519Key, HostId, Sha256};
+use protocol::{Bytes, Ed25519Key, Envelope, HostId, Sha256};
 use tokio::sync::watch;
 
 use crate::anchor::{Anchor, start_over};
-use crate::chain;
 use crate::checks::Denied;
 use crate::config::{ConfigProblem, RunnerConfig};
 use crate::engine::session::Swept;
@@ -22,6 +22,7 @@ use crate::engine::{self, DirError, Engine};
 use crate::jobs::tell_killed;
 use crate::ledger::{self, Ledger, LedgerError};
 use crate::places::Places;
+use crate::{chain, now};
 
 /// Why the runner does not start, or stops.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +69,7 @@ enum State {
     /// Nobody has given it a policy.
     Unanchored,
     /// Works.
-    Open { anchor: Arc<Anchor>, ledger: Box<Ledger> },
+    Open { anchor: Arc<Anchor>, policies: Box<ChainStore>, ledger: Box<Ledger> },
     /// Refuses everything.
     Closed { anchor: Option<Arc<Anchor>>, why: String },
 }
@@ -191,7 +192,7 @@ impl Runner {
                     how_to_anchor(&self.config)
                 ),
             )),
-            State::Open { anchor, ledger } => Ok(f(anchor, ledger)),
+            State::Open { anchor, ledger, .. } => Ok(f(anchor, ledger)),
             State::Closed { why, .. } => Err(Denied::new(RefusalCode::Closed, why.clone())),
         }
     }
@@ -220,11 +221,12 @@ impl Runner {
     pub fn anchor(
         &self,
         policy: &Bytes,
+        documents: &[Envelope],
         host_id: HostId,
         host_key: Ed25519Key,
         host_key_gen: u32,
     ) -> RunnerAnswer {
-        match self.try_anchor(policy, host_id, host_key, host_key_gen) {
+        match self.try_anchor(policy, documents, host_id, host_key, host_key_gen) {
             Ok(()) => RunnerAnswer::Done {},
             Err(denied) => {
                 tracing::warn!(code = denied.code, why = denied.why, "an anchor was refused");
@@ -236,6 +238,7 @@ impl Runner {
     fn try_anchor(
         &self,
         policy: &Bytes,
+        documents: &[Envelope],
         host_id: HostId,
         host_key: Ed25519Key,
         host_key_gen: u32,
@@ -244,22 +247,24 @@ impl Runner {
         if let State::Closed { why, .. } = &*state {
             return Err(Denied::new(RefusalCode::Closed, why.clone()));
         }
-        let offered = Sha256::of(&policy.0);
-        match &self.config.policy_sha256 {
-            Some(configured) if *configured == offered => {}
-            Some(configured) => {
-                let why = format!(
-                    "runner.toml has policy_sha256 {configured}, and the policy that the warden brought is {offered}: find out which one is yours (writ policy show)"
-                );
-                return Err(Denied::new(RefusalCode::OtherPolicy, why));
-            }
-            None => return Err(Denied::new(RefusalCode::Runner, how_to_anchor(&self.config))),
-        }
+        let Some(configured) = &self.config.policy_sha256 else {
+            return Err(Denied::new(RefusalCode::Runner, how_to_anchor(&self.config)));
+        };
         let wanted = Anchor::parse(&policy.0, host_id, host_key, host_key_gen)
             .map_err(|error| Denied::other("bad_anchor", chain(&error)))?;
+        let followed = wanted.follow(documents, now());
+        let followed = followed.map_err(|refusal| Denied::new(refusal.code, refusal.why))?;
+        // The policy that root named vouches for those before it, and is followed by what is signed.
+        if !followed.has(configured) {
+            let why = format!(
+                "runner.toml has policy_sha256 {configured}, and the policy that the warden brought is {} and none before it was that: find out which one is yours (writ policy show)",
+                followed.policy().hash()
+            );
+            return Err(Denied::new(RefusalCode::OtherPolicy, why));
+        }
         let directory = &self.config.state_dir;
         match &*state {
-            State::Open { anchor, .. } if **anchor == wanted => Ok(()),
+            State::Open { anchor, .. } if anchor.begins_like(&wanted) => Ok(()),
             State::Open { anchor, .. } => {
                 let status = anchor.status();
                 let why = format!(
@@ -273,15 +278,57 @@ impl Runner {
                 Err(Denied::other("anchored", why))
             }
             State::Unanchored => {
-                let ledger =
-                    first_anchor(directory, &wanted).map_err(|why| Denied::new(RefusalCode::Closed, why))?;
-                let status = wanted.status();
+                let (policies, ledger) = first_anchor(directory, &wanted, documents)
+                    .map_err(|why| Denied::new(RefusalCode::Closed, why))?;
+                let anchored = wanted.at(&policies);
+                let status = anchored.status();
                 tracing::info!(host = %status.host_id, policy = %status.policy, "anchored");
-                *state = State::Open { anchor: Arc::new(wanted), ledger: Box::new(ledger) };
+                *state = State::Open {
+                    anchor: Arc::new(anchored),
+                    policies: Box::new(policies),
+                    ledger: Box::new(ledger),
+                };
                 Ok(())
             }
             State::Closed { why, .. } => Err(Denied::new(RefusalCode::Closed, why.clone())),
         }
+    }
+}
+
+impl Runner {
+    /// Answers [`protocol::runner::RunnerRequest::Policy`].
+    pub fn policy(&self, documents: &[Envelope]) -> RunnerAnswer {
+        match self.take_policies(documents) {
+            Ok(()) => RunnerAnswer::Done {},
+            Err(denied) => {
+                tracing::warn!(code = denied.code, why = denied.why, "a policy document was refused");
+                denied.answer()
+            }
+        }
+    }
+
+    fn take_policies(&self, documents: &[Envelope]) -> Result<(), Denied> {
+        for document in documents {
+            let mut state = lock(&self.state);
+            let (anchor, policies) = match &mut *state {
+                State::Open { anchor, policies, .. } => (anchor, policies),
+                State::Unanchored => {
+                    return Err(Denied::new(RefusalCode::Runner, how_to_anchor(&self.config)));
+                }
+                State::Closed { why, .. } => return Err(Denied::new(RefusalCode::Closed, why.clone())),
+            };
+            match policies.take(document, now()) {
+                Ok(_) => *anchor = Arc::new(anchor.at(policies)),
+                Err(TakeError::Refused(refusal)) => return Err(Denied::new(refusal.code, refusal.why)),
+                Err(TakeError::Store(error)) => {
+                    drop(state);
+                    let error = LedgerError::Policy(error);
+                    self.fail(&error);
+                    return Err(Denied::new(RefusalCode::Closed, chain(&error)));
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -301,11 +348,18 @@ pub(crate) fn how_to_anchor(config: &RunnerConfig) -> String {
 
 /// Policy and journal first, `host.json` last: a crash in between leaves a runner that is not anchored and
 /// has no history.
-fn first_anchor(directory: &Path, anchor: &Anchor) -> Result<Ledger, String> {
-    anchor.prepare(directory).map_err(|error| chain(&error))?;
+fn first_anchor(
+    directory: &Path,
+    anchor: &Anchor,
+    documents: &[Envelope],
+) -> Result<(ChainStore, Ledger), String> {
+    let mut policies = anchor.prepare(directory).map_err(|error| chain(&error))?;
+    for document in documents {
+        policies.take(document, now()).map_err(|error| chain(&error))?;
+    }
     let ledger = Ledger::create(directory).map_err(|error| chain(&error))?;
     anchor.finish(directory).map_err(|error| chain(&error))?;
-    Ok(ledger)
+    Ok((policies, ledger))
 }
 
 fn open_state(
@@ -330,8 +384,12 @@ fn open_state(
         Err(LedgerError::Journal(JournalError::Locked { path })) => return Err(StartError::Locked { path }),
         Err(error) => return closed(Some(anchor), &error),
     };
+    let policies = match anchor.open_chain(directory) {
+        Ok(policies) => Box::new(policies),
+        Err(error) => return closed(Some(anchor), &error),
+    };
     match anchor.check_configured(config.policy_sha256.as_ref(), directory) {
-        Ok(()) => Ok(State::Open { anchor, ledger: Box::new(ledger) }),
+        Ok(()) => Ok(State::Open { anchor, policies, ledger: Box::new(ledger) }),
         Err(error) => closed(Some(anchor), &error),
     }
 }

@@ -144,9 +144,10 @@ async fn answer(peer: &mut Framed, runner: Arc<Runner>, request: RunnerRequest, 
     let _waiting;
     let last = match request {
         RunnerRequest::Status {} => RunnerAnswer::Status(runner.status()),
-        RunnerRequest::Anchor { policy, host_id, host_key, host_key_gen } => {
-            runner.anchor(&policy, host_id, host_key, host_key_gen)
+        RunnerRequest::Anchor { policy, documents, host_id, host_key, host_key_gen } => {
+            runner.anchor(&policy, &documents, host_id, host_key, host_key_gen)
         }
+        RunnerRequest::Policy { documents } => runner.policy(&documents),
         RunnerRequest::Job { envelope, script } => {
             let (progress, mut steps) = mpsc::channel(4);
             // Spawned: an accepted script runs to its end, whether or not the warden stays.

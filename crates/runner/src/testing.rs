@@ -34,7 +34,7 @@ pub(crate) fn policy() -> PolicyDocument {
         root: authz::policy::Root { role: "ops".parse().unwrap(), threshold: 1 },
         protected: vec![],
         freshness_s: None,
-        issued_at: 1,
+        issued_at: NOW,
         operators: vec![Operator {
             name: "alice".parse().unwrap(),
             keys: vec![SecretKey::from_seed(&[7; 32]).public().into()],

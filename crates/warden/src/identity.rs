@@ -72,7 +72,7 @@ pub struct Identity {
     pub host_key_gen: u32,
     /// Signs receipts.
     pub host_key: SecretKey,
-    /// What this host lives by.
+    /// The first policy that this host lived by; [`crate::policies`] has the one in force.
     pub policy: Policy,
     /// Its bytes, for the runner, which lives by the same ones.
     pub policy_bytes: Vec<u8>,

@@ -73,7 +73,7 @@ pub(crate) async fn carry_out(
     let identity = warden.identity()?;
     let script = open_script(&identity.host_key, envelope.sealed.as_ref(), params)
         .map_err(|why| refuse(RefusalCode::Script, why))?;
-    warden.runner.ready(&identity).await.map_err(runner)?;
+    warden.ready_runner(&identity).await.map_err(runner)?;
 
     let mut open = orders::commit(warden, authorized, progress).await?;
     let order = authorized.get();

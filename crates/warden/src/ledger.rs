@@ -16,10 +16,11 @@ use authz::log::{AuditLog, LogError};
 use authz::receipt::Signer;
 use authz::verify::{HostFacts, LogFacts};
 use authz::{Authorized, Event, Kind, Order, Receipt};
-use protocol::{Bytes, Nonce, Sha256, Signed};
+use protocol::{Bytes, Envelope, Nonce, Sha256, Signed};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::Identity;
+use crate::policies::{Policies, PolicyProblem, Taken};
 
 const ORDERS: &str = "orders";
 
@@ -57,6 +58,9 @@ pub enum LedgerError {
         /// The start of the order's id.
         op: String,
     },
+    /// The policy chain, or the clock's floor.
+    #[error(transparent)]
+    Policy(#[from] PolicyProblem),
     /// The log does not begin with the enrollment.
     #[error(
         "the audit log does not begin with this host's enrollment: signed orders are refused. There is no re-anchoring yet: root moves the state directory away and enrolls the host anew"
@@ -160,6 +164,7 @@ pub struct Ledger {
     orders: PathBuf,
     journal: NonceJournal,
     log: AuditLog,
+    policies: Policies,
     seen: Seen,
 }
 
@@ -177,6 +182,8 @@ struct Seen {
     /// Times at which a device key was vouched for.
     enrolled: Vec<u64>,
     device: Option<protocol::Fingerprint>,
+    /// Policies and revocations, in their order.
+    policies: Vec<Event>,
     /// The log began with something other than the enrollment.
     headless: bool,
 }
@@ -203,6 +210,7 @@ impl Seen {
             Event::SessionReady { op, .. } => {
                 self.ready.insert(*op);
             }
+            Event::PolicyAdvanced { .. } | Event::Revoked { .. } => self.policies.push(receipt.event.clone()),
             Event::Step { .. } => {}
         }
     }
@@ -251,7 +259,9 @@ impl Ledger {
             }
             other => other?,
         };
-        Ok(Self { identity, boot_id: boot_id.to_owned(), orders, journal, log, seen: Seen::default() })
+        let policies = Policies::create(directory, identity.policy.clone(), boot_id)?;
+        let boot_id = boot_id.to_owned();
+        Ok(Self { identity, boot_id, orders, journal, log, policies, seen: Seen::default() })
     }
 
     /// Opens the ledger of an enrolled host, verifies it, and says what a crash left behind.
@@ -269,7 +279,13 @@ impl Ledger {
         let open = read_open(&orders)?;
         let burned = journal.ops();
         seen.compare(&burned, &journal.compacted(), &open)?;
-        let ledger = Self { identity, boot_id: boot_id.to_owned(), orders, journal, log, seen };
+        let policies = Policies::open(directory, identity.policy.clone(), boot_id)?;
+        let unlogged = policies.unlogged(&seen.policies)?;
+        let boot_id = boot_id.to_owned();
+        let mut ledger = Self { identity, boot_id, orders, journal, log, policies, seen };
+        for event in unlogged {
+            ledger.append(event, crate::now())?;
+        }
         let mut interrupted = Vec::new();
         for open in open {
             let burned = burned.iter().any(|op| open.op.as_bytes().starts_with(op));
@@ -293,6 +309,7 @@ impl Ledger {
         let entries =
             AuditLog::inspect(directory, &identity.host_id, &identity.host_key.public(), |r| seen.visit(r))?;
         seen.compare(&burned.ops, &burned.compacted, &read_open(&directory.join(ORDERS))?)?;
+        Policies::inspect(directory, identity.policy.clone(), &seen.policies)?;
         Ok((burned.ops.len(), entries))
     }
 
@@ -325,14 +342,28 @@ impl Ledger {
     /// Runs `f` with what [`authz::verify::verify`] has to know.
     pub fn with_facts<T>(&self, f: impl FnOnce(&HostFacts<'_>) -> T) -> T {
         f(&HostFacts {
-            clock: authz::clock::State::Trusted,
-            stale: false,
+            clock: self.policies.clock(crate::now()),
+            stale: self.policies.is_stale(crate::now()),
             plans: None,
             id: self.identity.host_id,
             key: self.identity.host_key.public().fingerprint(),
             generation: self.identity.host_key_gen,
             log: Some(LogFacts { size: self.log.size(), head_at: &|size| self.log.head_at(size) }),
         })
+    }
+
+    /// The chain that the host lives by.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// Judges a policy document; what is accepted is durable and in the log when this returns.
+    pub fn take_policy(&mut self, document: &Envelope, now: u64) -> Result<Taken, LedgerError> {
+        let taken = self.policies.take(document, now)?;
+        if let Taken::Accepted(Some(event)) = &taken {
+            self.append(event.clone(), now)?;
+        }
+        Ok(taken)
     }
 
     /// Why a nonce cannot be used again, if it cannot.
@@ -360,6 +391,7 @@ impl Ledger {
     pub fn commit(&mut self, authorized: &Authorized<Order>, now: u64) -> Result<(), LedgerError> {
         let order = authorized.get();
         self.journal.burn(&order.nonce, authorized.op(), order.exp)?;
+        self.policies.signed_time(order.nbf)?;
         self.log_committed(authorized.op(), order, authorized.signers(), now)
     }
 

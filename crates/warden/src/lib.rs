@@ -10,6 +10,7 @@
 //! | [`config`] | `warden.toml` |
 //! | [`identity`] | host id, host key and policy on disk; first enrollment |
 //! | [`ledger`] | journal, log and open orders: everything that must survive |
+//! | [`policies`] | the policy chain that the host lives by, and its clock's signed floor |
 //! | [`world`] | reads a guest from Proxmox |
 //! | [`check`] | pure: is the world what was signed, is a step inside the bounds? |
 //! | [`space`] | pure: is enough room known to be free? |
@@ -37,6 +38,7 @@ pub mod identity;
 pub mod jobs;
 pub mod ledger;
 pub mod orders;
+pub mod policies;
 pub mod recover;
 pub mod results;
 pub mod runner;

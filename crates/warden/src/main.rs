@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use warden::identity::Identity;
 use warden::ledger::Ledger;
+use warden::policies::Policies;
 use warden::warden::chain;
 use warden::{StartError, Warden, WardenConfig, orders, server};
 
@@ -106,10 +107,14 @@ fn enrolled(path: &std::path::Path) -> Result<(WardenConfig, Identity), String> 
 }
 
 fn policy(path: &std::path::Path) -> Result<(), String> {
-    let (_, identity) = enrolled(path)?;
-    let json = serde_json::to_string_pretty(identity.policy.document()).map_err(|error| error.to_string())?;
+    let (config, identity) = enrolled(path)?;
+    let policy = Policies::read(&config.state_dir, identity.policy).map_err(|error| chain(&error))?;
+    let json = serde_json::to_string_pretty(policy.document()).map_err(|error| error.to_string())?;
     println!("{json}");
-    eprintln!("policy version {}, sha256 {}", identity.policy.version(), identity.policy.hash());
+    eprintln!("policy version {}, sha256 {}", policy.version(), policy.hash());
+    for revoked in policy.taken() {
+        eprintln!("revoked besides: {revoked}");
+    }
     Ok(())
 }
 

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use local_socket::{Framed, SocketError};
-use protocol::Sha256;
 use protocol::runner::{AnchorStatus, RunnerAnswer, RunnerRequest, RunnerStatus};
 use protocol::text::printable;
+use protocol::{Envelope, Sha256};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -76,6 +76,19 @@ impl From<SocketError> for RunnerError {
     }
 }
 
+/// The chain that the runner has to follow.
+#[derive(Debug, Clone)]
+pub struct Documents {
+    /// Hash of the policy in force.
+    pub policy: Sha256,
+    /// Policies and revocations after the first policy, oldest first.
+    pub documents: Vec<Envelope>,
+    /// The last word of freshness.
+    pub fresh: Option<Envelope>,
+    /// Its time.
+    pub fresh_at: u64,
+}
+
 /// The runner of this host, if there is one.
 #[derive(Debug, Clone)]
 pub struct Runner {
@@ -93,36 +106,61 @@ impl Runner {
         self.socket.as_ref().map(drop).ok_or(RunnerError::NotConfigured)
     }
 
-    /// Makes sure that the runner works and lives by this host's policy; brings it the policy if it has none.
-    pub async fn ready(&self, identity: &Identity) -> Result<RunnerStatus, RunnerError> {
-        let status = self.status().await?;
+    /// Makes sure that the runner works and lives by this host's policy; brings it what it does not have.
+    pub async fn ready(&self, identity: &Identity, wanted: &Documents) -> Result<RunnerStatus, RunnerError> {
+        let mut status = self.status().await?;
         if let Some(why) = &status.closed {
             return Err(RunnerError::Closed(printable(why)));
         }
-        let ours = AnchorStatus {
-            host_id: identity.host_id,
-            host_key: identity.host_key.public().to_wire(),
-            host_key_gen: identity.host_key_gen,
-            policy: *identity.policy.hash(),
+        let (host_id, host_key) = (identity.host_id, identity.host_key.public().to_wire());
+        let host_key_gen = identity.host_key_gen;
+        if status.anchored.is_none() {
+            let anchor = RunnerRequest::Anchor {
+                policy: identity.policy_bytes.clone().into(),
+                documents: wanted.documents.clone(),
+                host_id,
+                host_key,
+                host_key_gen,
+            };
+            self.done(&anchor).await?;
+            tracing::info!(policy = %wanted.policy, "the runner lives by this host's policy now");
+            status = self.status().await?;
+        }
+        let ours = |anchored: &AnchorStatus| {
+            (anchored.host_id, anchored.host_key, anchored.host_key_gen) == (host_id, host_key, host_key_gen)
         };
+        if let Some(anchored) = status.anchored.clone().filter(ours) {
+            let held = usize::try_from(anchored.documents).unwrap_or(usize::MAX);
+            let mut changed = false;
+            let news = wanted.documents.get(held..).unwrap_or_default();
+            for document in news {
+                self.done(&RunnerRequest::Policy { documents: vec![document.clone()] }).await?;
+                changed = true;
+            }
+            if let Some(fresh) = wanted.fresh.clone().filter(|_| anchored.fresh_at < wanted.fresh_at) {
+                // Who said it may be revoked by now: then the runner's policy is sooner stale.
+                if let Err(error) = self.done(&RunnerRequest::Policy { documents: vec![fresh] }).await {
+                    tracing::warn!(%error, "the runner does not take the last word that the policy is the newest");
+                }
+                changed = true;
+            }
+            if changed {
+                status = self.status().await?;
+            }
+        }
+        let documents = wanted.documents.len() as u64;
         match &status.anchored {
-            Some(anchored) if *anchored == ours => Ok(status),
-            Some(anchored) => Err(RunnerError::OtherAnchor {
-                anchored: Box::new(anchored.clone()),
-                host: ours.host_id,
-                policy: ours.policy,
-            }),
-            None => {
-                let anchor = RunnerRequest::Anchor {
-                    policy: identity.policy_bytes.clone().into(),
-                    host_id: ours.host_id,
-                    host_key: ours.host_key,
-                    host_key_gen: ours.host_key_gen,
-                };
-                self.done(&anchor).await?;
-                tracing::info!(policy = %ours.policy, "the runner lives by this host's policy now");
+            Some(anchored)
+                if ours(anchored) && (anchored.policy, anchored.documents) == (wanted.policy, documents) =>
+            {
                 Ok(status)
             }
+            Some(anchored) => Err(RunnerError::OtherAnchor {
+                anchored: Box::new(anchored.clone()),
+                host: host_id,
+                policy: wanted.policy,
+            }),
+            None => Err(RunnerError::Unexpected),
         }
     }
 

@@ -94,6 +94,7 @@ async fn answer(mut peer: Framed, warden: Arc<Warden>, request: WardenRequest) {
         }
         // Lives and dies with this connection.
         WardenRequest::Session { envelope } => return sessions::session(warden, envelope, peer).await,
+        WardenRequest::Policy { documents } => warden.policy(&documents).await,
         WardenRequest::Results {} => warden.results.answer_list(),
         WardenRequest::Result { op } => warden.results.answer_one(op),
         WardenRequest::ResultStored { op } => warden.results.answer_stored(&op),

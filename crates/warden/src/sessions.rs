@@ -54,6 +54,7 @@ struct Inner {
 #[derive(Debug)]
 struct Entry {
     op: Sha256,
+    signers: Vec<Signer>,
     operators: BTreeSet<HostName>,
     end: watch::Sender<Option<String>>,
 }
@@ -110,7 +111,7 @@ impl Sessions {
         let (sender, end) = watch::channel(None);
         let id = inner.next;
         inner.next += 1;
-        inner.open.insert(id, Entry { op, operators, end: sender });
+        inner.open.insert(id, Entry { op, signers: signers.to_vec(), operators, end: sender });
         Ok(Place { sessions: self.clone(), id, end })
     }
 
@@ -119,6 +120,15 @@ impl Sessions {
     pub fn end(&self, why: &str, which: impl Fn(&Sha256, &BTreeSet<HostName>) -> bool) {
         for entry in lock(&self.inner).open.values() {
             if which(&entry.op, &entry.operators) {
+                entry.end.send_replace(Some(why.to_owned()));
+            }
+        }
+    }
+
+    /// Ends the sessions that somebody signed for whom `gone` picks.
+    pub(crate) fn end_signed(&self, why: &str, gone: impl Fn(&Signer) -> bool) {
+        for entry in lock(&self.inner).open.values() {
+            if entry.signers.iter().any(&gone) {
                 entry.end.send_replace(Some(why.to_owned()));
             }
         }
@@ -167,7 +177,7 @@ async fn accept(warden: &Arc<Warden>, envelope: &Envelope) -> Result<Accepted, D
     warden.runner.configured().map_err(runner)?;
     let place = admit(warden, &authorized, params).map_err(|(code, why)| refuse(code, why))?;
     let identity = warden.identity()?;
-    warden.runner.ready(&identity).await.map_err(runner)?;
+    warden.ready_runner(&identity).await.map_err(runner)?;
     let (silent, _) = mpsc::channel(1);
     let open = orders::commit(warden, &authorized, &silent).await?;
     let max = Duration::from_secs(params.max_s.into());

@@ -80,7 +80,8 @@ impl From<Refused> for Denied {
 
 async fn accept(warden: &Arc<Warden>, step: &Step, generation: u64) -> Result<Claim, Denied> {
     let guest = step.guest();
-    let bounds = warden.with_ledger(|identity, _| identity.policy.bounds().clone()).map_err(Denied::Shut)?;
+    let bounds =
+        warden.with_ledger(|_, ledger| ledger.policies().current().bounds().clone()).map_err(Denied::Shut)?;
     if guest.identity.is_empty() {
         return Err((RefusalCode::GuestIdentity, "the step does not say which guest is meant".into()).into());
     }
@@ -108,8 +109,8 @@ fn begin(warden: &Warden, step: &Step, generation: u64) -> Result<(), Denied> {
         vmid: step.guest().vmid,
         what: safe(&step.to_string()),
     };
-    let begun = warden.with_ledger(|identity, ledger| {
-        check::rate(identity.policy.bounds(), ledger.step_times(), now())?;
+    let begun = warden.with_ledger(|_, ledger| {
+        check::rate(ledger.policies().current().bounds(), ledger.step_times(), now())?;
         Ok::<_, Refused>(ledger.append(started, now()))
     });
     match begun.map_err(Denied::Shut)?? {

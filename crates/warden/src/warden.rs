@@ -198,17 +198,22 @@ impl Warden {
 
     /// Answers [`protocol::local::WardenRequest::Status`].
     pub fn status(&self) -> WardenStatus {
-        let enrolled = |identity: &Identity| EnrolledStatus {
+        let enrolled = |identity: &Identity, policy: &Policy| EnrolledStatus {
             host_id: identity.host_id,
             host_key: identity.host_key.public().to_wire(),
             host_key_gen: identity.host_key_gen,
-            policy_version: identity.policy.version(),
-            policy: *identity.policy.hash(),
+            policy_version: policy.version(),
+            policy: *policy.hash(),
         };
         let (enrolled, log_size, closed) = match &*lock(&self.state) {
             State::Unenrolled => (None, 0, None),
-            State::Open { identity, ledger } => (Some(enrolled(identity)), ledger.size(), None),
-            State::Closed { identity, why } => (Some(enrolled(identity)), 0, Some(why.clone())),
+            State::Open { identity, ledger } => {
+                (Some(enrolled(identity, ledger.policies().current())), ledger.size(), None)
+            }
+            // The first policy: which one followed is not known to a ledger that cannot be read.
+            State::Closed { identity, why } => {
+                (Some(enrolled(identity, &identity.policy)), 0, Some(why.clone()))
+            }
         };
         WardenStatus { version: env!("CARGO_PKG_VERSION").to_owned(), enrolled, log_size, closed }
     }
@@ -240,6 +245,7 @@ impl Warden {
             Ok(parsed) => parsed,
             Err(error) => return refused("bad_policy", policy_problem(&error)),
         };
+        let parsed_version = parsed.version();
         let mut state = lock(&self.state);
         if matches!(*state, State::Unenrolled) {
             match first_enrollment(&self.config.state_dir, &policy.0, parsed, &self.boot_id) {
@@ -253,12 +259,13 @@ impl Warden {
                 "the warden's ledger is damaged, so it vouches for nothing: see its log".into(),
             );
         };
-        if *identity.policy.hash() != wanted {
+        // The policy of the code may be any that this host has lived by since its enrollment.
+        if !ledger.policies().has(&wanted) {
             return refused(
                 "already_enrolled",
                 format!(
                     "this host lives by policy {} already and takes no other: to start over, root empties {}",
-                    identity.policy.hash(),
+                    ledger.policies().current().hash(),
                     self.config.state_dir.display()
                 ),
             );
@@ -276,7 +283,7 @@ impl Warden {
             }
             let event = Event::Enrolled {
                 policy: wanted,
-                policy_version: identity.policy.version(),
+                policy_version: parsed_version,
                 device_key: device_key.fingerprint(),
             };
             if let Err(error) = ledger.append(event, now()) {

@@ -45,7 +45,7 @@ pub enum Accepted {
 }
 
 /// The chain of one host.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
     first: u64,
     /// Of each version from `first` on.
@@ -81,6 +81,11 @@ impl Chain {
     pub fn contains(&self, policy: &PolicyRef) -> bool {
         let place = policy.version.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
         place.and_then(|place| self.hashes.get(place)) == Some(&policy.sha256)
+    }
+
+    /// The same by hash alone.
+    pub fn has(&self, sha256: &Sha256) -> bool {
+        self.hashes.contains(sha256)
     }
 
     /// Judges one envelope and takes it in. `now` is the host's clock, unix seconds; it decides about

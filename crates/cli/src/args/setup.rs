@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use protocol::{HostName, Sha256, Vmid};
+use protocol::{Fingerprint, HostName, Sha256, Vmid};
 
 use super::parse::{operator, pin, range};
 use crate::text::parse_duration;
@@ -19,6 +19,12 @@ pub enum PolicyCommand {
         /// An operator and an OpenSSH public key file; repeat for more people or more keys
         #[arg(long = "operator", required = true, value_name = "NAME=KEY.pub", value_parser = operator)]
         operators: Vec<(HostName, PathBuf)>,
+        /// Who may change the policy, if not the operators themselves: a person and a key file; repeat
+        #[arg(long = "root", value_name = "NAME=KEY.pub", value_parser = operator)]
+        roots: Vec<(HostName, PathBuf)>,
+        /// How many of them must sign a new policy [default: 1 of one person, 2 of two or more]
+        #[arg(long, value_name = "N")]
+        root_threshold: Option<u32>,
         /// Guests that may be changed without a signature; repeat for more ranges [default: 100-999999999]
         #[arg(long, value_name = "FIRST-LAST", value_parser = range)]
         guests: Vec<(Vmid, Vmid)>,
@@ -33,6 +39,97 @@ pub enum PolicyCommand {
     Show {
         /// The policy file [default: the one this machine trusts]
         file: Option<PathBuf>,
+    },
+    /// Write a draft of the next policy version, to be edited
+    #[command(
+        after_help = "Then edit the file, `writ policy fmt FILE`, `writ policy diff current FILE`, `writ policy sign FILE` by\n\
+        as many as it needs, and `writ policy apply FILE`."
+    )]
+    Next {
+        /// Where to write it
+        #[arg(short, long, default_value = "policy-next.json")]
+        output: PathBuf,
+        /// Replace an existing file
+        #[arg(long)]
+        force: bool,
+    },
+    /// Bring an edited policy into its one spelling, the one that is signed
+    Fmt {
+        /// The policy file; it is replaced
+        file: PathBuf,
+    },
+    /// Show what changes from one policy to another, and what of it loosens or tightens
+    Diff {
+        /// A policy file, or `current` for the one this machine trusts
+        old: PathBuf,
+        /// A policy file
+        new: PathBuf,
+    },
+    /// Show what a new policy changes, then sign it
+    #[command(after_help = "The signature is the one that\n  \
+        ssh-keygen -Y sign -f KEY -n policy.v1@writ FILE\nmakes. It goes into FILE.sig, or FILE.sig.2 and so on.")]
+    Sign {
+        /// The policy file
+        file: PathBuf,
+        /// Your SSH key [default: the one of your login]
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
+    /// Check a signed policy, send it to the hub, and wait until the hosts live by it
+    Apply {
+        /// The policy file; its signatures are FILE.sig, FILE.sig.2 and so on
+        file: PathBuf,
+        /// Signature files, if they are elsewhere
+        #[arg(long = "sig", value_name = "FILE")]
+        sigs: Vec<PathBuf>,
+        /// How long to wait for the hosts; 0s not to wait
+        #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "DURATION")]
+        wait: u64,
+    },
+    /// Show by which policy each host lives
+    Status {},
+    /// Take a key or certificates away, for ever, with your signature alone
+    #[command(after_help = "Examples:\n  writ policy revoke SHA256:… --reason 'laptop stolen'\n  \
+        writ policy revoke --ca SHA256:… --serial 17 --reason 'laptop stolen'")]
+    Revoke {
+        /// The key: its fingerprint, or its public key file
+        #[arg(value_name = "SHA256:…|KEY.pub", required_unless_present = "ca", conflicts_with = "ca")]
+        key: Option<String>,
+        /// The CA of the certificates
+        #[arg(long, value_name = "SHA256:…")]
+        ca: Option<Fingerprint>,
+        /// Serial number of the certificate
+        #[arg(long, requires = "ca", conflicts_with = "key_id")]
+        serial: Option<u64>,
+        /// Key id of the certificates
+        #[arg(long, requires = "ca")]
+        key_id: Option<String>,
+        /// Why, for people
+        #[arg(long)]
+        reason: String,
+        /// The SSH key to sign with [default: the one of your login]
+        #[arg(long = "sign-with", value_name = "FILE")]
+        sign_with: Option<PathBuf>,
+    },
+    /// Add the keys of an OpenSSH allowed_signers file to a draft
+    #[command(
+        after_help = "Each line must say its namespaces; patterns, dates and unknown options are refused, and one bad\n\
+        line refuses the file. Look at what it comes to: writ policy diff current DRAFT"
+    )]
+    Import {
+        /// The allowed_signers file
+        #[arg(long, value_name = "FILE")]
+        allowed_signers: PathBuf,
+        /// The draft, as of `writ policy next`; it is replaced
+        draft: PathBuf,
+    },
+    /// Print the trusted policy's keys as an OpenSSH allowed_signers file
+    Export {},
+    /// Say with your signature that the policy is still the newest
+    Refresh {
+        /// Your SSH key [default: the one of your login]
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
     },
 }
 

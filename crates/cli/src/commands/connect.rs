@@ -96,7 +96,7 @@ struct Opened {
 }
 
 async fn open(ctx: &Context, args: &ConnectArgs) -> Result<Opened, Failure> {
-    let session = ctx.session()?;
+    let session = ctx.current_session().await?;
     let host = session.believed(&args.host).await?;
     let purpose = session.purpose(Namespace::Session);
     let signer = ctx.signer(args.grant.key.as_deref(), &session.config, purpose).await?;

@@ -23,7 +23,11 @@ const LONGEST_S: u64 = 7 * 86_400;
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(ctx: &Context, command: EnrollCommand) -> Result<Answer, Failure> {
-    let session = ctx.session()?;
+    let session = match command {
+        // A new host begins with the newest policy.
+        EnrollCommand::New { .. } => ctx.current_session().await?,
+        _ => ctx.session()?,
+    };
     match command {
         EnrollCommand::New { name, site, expires, code_only } => {
             new(&session, PendingEnrollmentNames { name, site }, expires, code_only).await

@@ -109,6 +109,7 @@ impl Says {
             ("GET", ["enrollments", "7"]) => ok(&self.enrollment()),
             ("GET", ["enrollments"]) => ok(&[self.enrollment()]),
             ("POST", ["enrollments", "7", _]) => ok(&self.enrollment()),
+            ("GET", ["policy"]) => ok(&protocol::api::PolicyView::default()),
             ("GET", ["hosts"]) => ok(&self.hosts),
             ("GET", ["hosts", _]) => ok(&HostDetail {
                 host: self.hosts[0].clone(),

@@ -39,7 +39,7 @@ use crate::state::{Config, Home};
 pub async fn dispatch(cli: Cli, agent: Agent) -> Result<Answer, Failure> {
     let ctx = Context { home: cli.home, quiet: cli.quiet, verbose: cli.verbose, agent };
     match cli.command {
-        Command::Policy(command) => policy::run(&ctx, command),
+        Command::Policy(command) => policy::run(&ctx, command).await,
         Command::Login(args) => login::run(&ctx, args).await,
         Command::Enroll(command) => enroll::run(&ctx, command).await,
         Command::Hosts(args) => hosts::list(&ctx, args).await,
@@ -113,6 +113,13 @@ impl Context {
         let (policy, policy_bytes) = home.policy()?;
         let hub = Hub::new(config.hub.clone(), config.pin, Some(&home.token()?))?;
         Ok(Session { home, config, policy, policy_bytes, hub })
+    }
+
+    /// The same with the newest policy that the hub has and this machine can verify.
+    async fn current_session(&self) -> Result<Session, Failure> {
+        let mut session = self.session()?;
+        policy::follow(self, &mut session).await?;
+        Ok(session)
     }
 }
 

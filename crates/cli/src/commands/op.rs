@@ -21,7 +21,7 @@ pub(super) async fn run(ctx: &Context, command: OpCommand) -> Result<Answer, Fai
     if output.exists() && !force {
         return Err(Failure::Exists(output));
     }
-    let session = ctx.session()?;
+    let session = ctx.current_session().await?;
     let believed = session.believed(&host).await?;
     let detail = session.detail(&believed).await?;
     let report = detail.report.ok_or_else(|| Failure::NoReport(believed.name().clone()))?;

@@ -32,7 +32,7 @@ const SLACK_S: u64 = 60;
 
 pub(super) async fn run(ctx: &Context, args: RunArgs) -> Result<Answer, Failure> {
     let script = script(&args)?;
-    let session = ctx.session()?;
+    let session = ctx.current_session().await?;
     let host = session.believed(&args.host).await?;
     let signer = ctx.signer(args.key.as_deref(), &session.config, session.purpose(Namespace::Job)).await?;
     let result_key = SecretKey::from_seed(&Zeroizing::new(random::<32>()?));

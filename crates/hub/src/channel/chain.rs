@@ -86,7 +86,11 @@ pub(crate) fn check(
             Event::OrderCommitted { op, .. } | Event::SessionReady { op, .. } | Event::Order { op, .. } => {
                 Some(*op)
             }
-            Event::Enrolled { .. } | Event::StepStarted { .. } | Event::Step { .. } => None,
+            Event::Enrolled { .. }
+            | Event::PolicyAdvanced { .. }
+            | Event::Revoked { .. }
+            | Event::StepStarted { .. }
+            | Event::Step { .. } => None,
         };
         entries.push(LogEntry { op, signed });
     }

@@ -284,6 +284,7 @@ impl Reader {
         };
         let key = PublicKey::try_from(host.host_key).map_err(|_| refuse("the host key is weak"))?;
         self.welcome(held)?;
+        self.answer(Out::SendPolicy)?;
         self.answer(Out::SendDesired)?;
         self.answer(Out::SendTunnels)?;
         let mut orders = hello.log_size <= held;
@@ -309,6 +310,14 @@ impl Reader {
                     let problem = words(&format!("desired state {generation} was refused: {why}"));
                     tracing::warn!(host = %host.host_id, generation, "the agent refused a desired state");
                     self.app.store.put_plan_problem(&host.host_id, &problem, self.app.now()).await?;
+                }
+                AgentFrame::Policy { version, sha256, problem } => {
+                    let problem = problem.as_deref().map(words);
+                    let (host_id, now) = (&host.host_id, self.app.now());
+                    self.app
+                        .store
+                        .put_host_policy(host_id, version, &sha256, problem.as_deref(), now)
+                        .await?;
                 }
                 AgentFrame::Progress(progress) => {
                     let state = serde_json::to_string(&progress).map_or(usize::MAX, |json| json.len());

@@ -25,6 +25,8 @@ pub(super) enum Out {
     Frame(HubFrame),
     /// From now on the desired state is sent, now and whenever it changes.
     SendDesired,
+    /// From now on policy documents are sent, all of them and each new one.
+    SendPolicy,
     /// From now on tunnels may be asked for.
     SendTunnels,
     /// From now on orders are delivered.
@@ -64,6 +66,7 @@ impl Writer {
         let mut heartbeat = interval_at(tokio::time::Instant::now() + period, period);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut desired, mut tunnels, mut orders, mut generation) = (false, false, false, 0);
+        let (mut policy, mut policy_sent) = (false, 0);
         let wake = self.wake.clone();
         loop {
             tokio::select! {
@@ -74,6 +77,10 @@ impl Writer {
                     Some(Out::SendDesired) => {
                         desired = true;
                         wake.desired.notify_one();
+                    }
+                    Some(Out::SendPolicy) => {
+                        policy = true;
+                        wake.policy.notify_one();
                     }
                     Some(Out::SendTunnels) => tunnels = true,
                     Some(Out::SendOrders) => {
@@ -98,6 +105,14 @@ impl Writer {
                 }
                 () = wake.desired.notified(), if desired => {
                     generation = self.send_desired(generation).await?;
+                }
+                // Before orders: they name the newest policy.
+                () = wake.policy.notified(), if policy => {
+                    if let Some(document) = self.app.store.policy_document_after(policy_sent).await? {
+                        self.send(&HubFrame::Policy { document: document.envelope }).await?;
+                        policy_sent = document.n;
+                        wake.policy.notify_one();
+                    }
                 }
                 () = wake.orders.notified(), if orders => {
                     // One at a time, so that answers and heartbeats come in between.

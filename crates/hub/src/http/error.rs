@@ -8,7 +8,7 @@ use protocol::api::ApiFailure;
 use protocol::desired::DesiredError;
 
 use crate::operators::OperatorsError;
-use crate::store::{EnrollmentError, OpenTunnelError, StoreError, SubmitError};
+use crate::store::{EnrollmentError, OpenTunnelError, PolicyStoreError, StoreError, SubmitError};
 use crate::tunnel::UpgradeError;
 
 /// Why a request was not answered.
@@ -80,6 +80,8 @@ pub(crate) enum ApiError {
     Desired(#[from] DesiredError),
     #[error(transparent)]
     Submit(#[from] SubmitError),
+    #[error(transparent)]
+    Policy(#[from] PolicyStoreError),
     #[error(
         "this device key is not known here: enroll the host with `writ-agent enroll`, and connect with its device key as TLS client certificate"
     )]
@@ -156,6 +158,10 @@ impl ApiError {
                 SubmitError::Full | SubmitError::FullOfScripts => (S::TOO_MANY_REQUESTS, "queue_full"),
                 SubmitError::Session => (S::CONFLICT, "is_a_session"),
                 SubmitError::Store(_) => (S::INTERNAL_SERVER_ERROR, "storage"),
+            },
+            Self::Policy(error) => match error {
+                PolicyStoreError::Full => (S::TOO_MANY_REQUESTS, "policy_full"),
+                PolicyStoreError::Store(_) => (S::INTERNAL_SERVER_ERROR, "storage"),
             },
             Self::Offline(_) => (S::CONFLICT, "offline"),
             Self::OpenTunnel(error) => match error {

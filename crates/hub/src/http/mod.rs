@@ -7,6 +7,7 @@ mod hosts;
 mod log;
 mod login;
 mod orders;
+mod policy;
 mod request;
 mod tunnels;
 
@@ -73,6 +74,8 @@ pub(crate) fn routes() -> Vec<Route> {
         route(get_.clone(), Operator, "/api/v1/tunnels/{id}", get(tunnels::show)),
         route(delete_, Operator, "/api/v1/tunnels/{id}", delete(tunnels::close)),
         route(get_.clone(), Operator, "/api/v1/tunnels/{id}/data", get(tunnels::operator_data)),
+        route(post_.clone(), Operator, "/api/v1/policy", post(policy::submit)),
+        route(get_.clone(), Operator, "/api/v1/policy", get(policy::show)),
         route(post_.clone(), Open, ENROLL_BEGIN_PATH, post(enroll::begin)),
         route(post_, Open, ENROLL_FINISH_PATH, post(enroll::finish)),
         route(get_.clone(), Open, CHANNEL_PATH, get(channel::open)),

@@ -57,6 +57,7 @@ async fn the_first_anchor_stays() {
     };
     let ask = |policy, host_id, host_key, host_key_gen| RunnerRequest::Anchor {
         policy,
+        documents: vec![],
         host_id,
         host_key,
         host_key_gen,
@@ -159,4 +160,36 @@ async fn one_runner_a_state_directory() {
     assert!(!good && text.contains("another writ-runner uses this state directory"), "{text}");
     assert!(rig.path("run/socket").exists(), "the first one's socket was left alone");
     assert_eq!(rig.anchor().await, RunnerAnswer::Done {});
+}
+
+fn signed(payload: Vec<u8>, key: &authz::SecretKey) -> protocol::Envelope {
+    let sig = key.sign(authz::Namespace::Policy, &payload);
+    protocol::Envelope::new(payload.into(), vec![sig])
+}
+
+/// The runner follows the chain by its own judgement, keeps it, and never goes back.
+#[tokio::test]
+async fn the_chain_is_followed_and_kept() {
+    use authz::Policy;
+    use authz::policy::PolicyDocument;
+    let (rig, process) = Rig::anchored().await;
+    let first = Policy::decode(&policy().encode()).unwrap();
+    let mut next = PolicyDocument::next_after(&first, runner::now());
+    next.rules.truncate(1);
+    let two = signed(next.encode(), &rig.operator);
+    let ask = |documents| RunnerRequest::Policy { documents };
+    let stranger = authz::SecretKey::from_seed(&[66; 32]);
+    let bad = rig.ask(&ask(vec![signed(next.encode(), &stranger)])).await;
+    assert_eq!(code(&bad), "unknown_signer");
+    assert_eq!(rig.ask(&ask(vec![two.clone()])).await, RunnerAnswer::Done {});
+    assert_eq!(rig.ask(&ask(vec![two.clone()])).await, RunnerAnswer::Done {}, "known");
+    let mut fork = next.clone();
+    fork.rules.clear();
+    assert_eq!(code(&rig.ask(&ask(vec![signed(fork.encode(), &rig.operator)])).await), "chain");
+    let anchored = rig.status().await.anchored.unwrap();
+    assert_eq!((anchored.policy, anchored.documents), (Sha256::of(&next.encode()), 1));
+    // The same beginning again changes nothing.
+    assert_eq!(rig.anchor().await, RunnerAnswer::Done {});
+    assert_eq!(rig.status().await.anchored, Some(anchored.clone()));
+    drop(process);
 }

@@ -137,7 +137,8 @@ pub(crate) fn policy() -> PolicyDocument {
         root: authz::policy::Root { role: "ops".parse().unwrap(), threshold: 1 },
         protected: vec![],
         freshness_s: None,
-        issued_at: 1,
+        // The same in every call, and close enough for a clock to be believed.
+        issued_at: runner::now() / 8_640_000 * 8_640_000,
         operators: vec![Operator {
             name: "alice".parse().unwrap(),
             keys: vec![SecretKey::from_seed(&[7; 32]).public().into()],
@@ -271,6 +272,7 @@ impl Rig {
     pub(crate) fn anchor_request(&self) -> RunnerRequest {
         RunnerRequest::Anchor {
             policy: policy().encode().into(),
+            documents: vec![],
             host_id: HOST_ID,
             host_key: self.host.public().to_wire(),
             host_key_gen: 1,

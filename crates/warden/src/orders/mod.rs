@@ -103,8 +103,8 @@ impl Denied {
 
 /// Signatures, host, policy, clock.
 pub(crate) fn verify(warden: &Warden, envelope: &Envelope) -> Result<Authorized<Order>, Denied> {
-    Ok(warden.with_ledger(|identity, ledger| {
-        ledger.with_facts(|host| authz::verify::verify(envelope, &identity.policy, host, now()))
+    Ok(warden.with_ledger(|_, ledger| {
+        ledger.with_facts(|host| authz::verify::verify(envelope, ledger.policies().current(), host, now()))
     })??)
 }
 
@@ -145,12 +145,16 @@ pub(crate) async fn commit(
     }
     hold::at(Point::Verified).await;
     let committed = warden.with_ledger(|_, ledger| match ledger.replayed(nonce, authorized.op()) {
-        Some(why) => Ok(Some(why)),
-        None => ledger.commit(authorized, now()).map(|()| None),
+        Some(why) => Ok(Some((RefusalCode::Replay, why))),
+        // The policy may have moved on since the signatures were checked.
+        None => match ledger.policies().outdated(authorized.get(), authorized.signers()) {
+            Some(refused) => ledger.remove_open(authorized.op()).map(|()| Some(refused)),
+            None => ledger.commit(authorized, now()).map(|()| None),
+        },
     })?;
     match committed {
         Ok(None) => {}
-        Ok(Some(why)) => return Err(refuse(RefusalCode::Replay, why)),
+        Ok(Some((code, why))) => return Err(refuse(code, why)),
         // The order's file says VERIFIED and its nonce is free: it goes when the order comes again, or at
         // the next start.
         Err(error) if error.burned_nothing() => {

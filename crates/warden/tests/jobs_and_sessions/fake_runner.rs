@@ -49,6 +49,7 @@ pub(crate) fn name(request: &RunnerRequest) -> &'static str {
     match request {
         RunnerRequest::Status {} => "status",
         RunnerRequest::Anchor { .. } => "anchor",
+        RunnerRequest::Policy { .. } => "policy",
         RunnerRequest::Job { .. } => "job",
         RunnerRequest::JobOutcome { .. } => "outcome",
         RunnerRequest::Forget { .. } => "forget",
@@ -186,16 +187,18 @@ impl Inner {
     fn usual(&self, request: &RunnerRequest) -> Vec<Act> {
         let answer = match request {
             RunnerRequest::Status {} => RunnerAnswer::Status(self.status.lock().unwrap().clone()),
-            RunnerRequest::Anchor { policy, host_id, host_key, host_key_gen } => {
+            RunnerRequest::Anchor { policy, host_id, host_key, host_key_gen, .. } => {
                 self.status.lock().unwrap().anchored = Some(protocol::runner::AnchorStatus {
                     host_id: *host_id,
                     host_key: *host_key,
                     host_key_gen: *host_key_gen,
                     policy: protocol::Sha256::of(&policy.0),
+                    documents: 0,
+                    fresh_at: 0,
                 });
                 RunnerAnswer::Done {}
             }
-            RunnerRequest::Forget { .. } => RunnerAnswer::Done {},
+            RunnerRequest::Forget { .. } | RunnerRequest::Policy { .. } => RunnerAnswer::Done {},
             RunnerRequest::Job { .. } | RunnerRequest::JobOutcome { .. } | RunnerRequest::Session { .. } => {
                 return Vec::new();
             }

@@ -63,10 +63,12 @@ async fn a_script_is_handed_over_once_and_its_result_waits_for_the_hub() {
             RunnerRequest::Status {},
             RunnerRequest::Anchor {
                 policy: identity.policy_bytes.clone().into(),
+                documents: vec![],
                 host_id: identity.host_id,
                 host_key: identity.host_key.public().to_wire(),
                 host_key_gen: 1,
             },
+            RunnerRequest::Status {},
             RunnerRequest::Job { envelope: bare, script: SCRIPT.to_vec().into() },
             RunnerRequest::Forget { op },
         ]
@@ -76,7 +78,7 @@ async fn a_script_is_handed_over_once_and_its_result_waits_for_the_hub() {
     // The same order again does not get as far as the runner.
     let (again, states) = rig.submit(&envelope).await;
     assert_eq!((code(&again), states.len()), (RefusalCode::Replay, 0));
-    assert_eq!(rig.runner.seen().len(), 4);
+    assert_eq!(rig.runner.seen().len(), 5);
 
     // The result stays until the hub has it, and survives a restart.
     let rig = rig.restart().await;
@@ -187,6 +189,8 @@ async fn an_unusable_runner_costs_nothing() {
             host_key: ours.host_key.public().to_wire(),
             host_key_gen: ours.host_key_gen,
             policy: *ours.policy.hash(),
+            documents: 0,
+            fresh_at: 0,
         };
         change(&mut anchor);
         Some(anchor)

@@ -5,6 +5,7 @@ mod crashes;
 mod fake_runner;
 mod jobs;
 mod journal;
+mod policies;
 mod rig;
 mod server;
 mod sessions;
