@@ -17,6 +17,7 @@ pub mod chain;
 mod check;
 mod credential;
 pub mod diff;
+pub mod krl;
 pub mod store;
 pub mod words;
 

@@ -1,9 +1,9 @@
 //! What changes between two policies, line by line, as a person has to see it before signing. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use protocol::{HostName, Vmid};
+use protocol::{Fingerprint, HostName, Vmid};
 
 use super::{Operator, PolicyDocument, Role, Rule};
 
@@ -101,30 +101,68 @@ pub fn diff(old: &PolicyDocument, new: &PolicyDocument) -> Vec<Change> {
     for key in old.revoked.iter().filter(|key| !new.revoked.contains(key)) {
         changes.add(Effect::Loosens, format!("key {key} is not in the list of revoked keys any more"));
     }
+    revoked_certificates(&mut changes, old, new);
     changes.0
+}
+
+/// What is revoked at one place of a CA is at all, so they have lines of their own.
+fn revoked_certificates(changes: &mut Changes, old: &PolicyDocument, new: &PolicyDocument) {
+    let of = |document: &PolicyDocument| -> BTreeMap<Fingerprint, (BTreeSet<u64>, BTreeSet<String>)> {
+        let mut all: BTreeMap<_, (BTreeSet<u64>, BTreeSet<String>)> = BTreeMap::new();
+        let keys = document.operators.iter().flat_map(|operator| &operator.keys);
+        for authority in keys.filter_map(super::Credential::authority) {
+            let (serials, ids) = all.entry(authority.ca.fingerprint()).or_default();
+            serials.extend(&authority.revoked_serials);
+            ids.extend(authority.revoked_key_ids.iter().cloned());
+        }
+        all
+    };
+    let (before, after) = (of(old), of(new));
+    // Of a CA that is gone no certificate counts; its own line says so.
+    for (ca, (serials, ids)) in &after {
+        let none = Default::default();
+        let (old_serials, old_ids) = before.get(ca).unwrap_or(&none);
+        let mut line = |effect, which: String| {
+            let not = if effect == Effect::Tightens { "are revoked" } else { "are not revoked any more" };
+            changes.add(effect, format!("certificates {which} of CA {ca} {not}"));
+        };
+        for (effect, came) in [
+            (Effect::Tightens, serials.difference(old_serials).copied().collect::<BTreeSet<u64>>()),
+            (Effect::Loosens, old_serials.difference(serials).copied().collect()),
+        ] {
+            if !came.is_empty() {
+                line(effect, format!("with serials {}", ranges(&came)));
+            }
+        }
+        for id in ids.difference(old_ids) {
+            line(Effect::Tightens, format!("with key id {id:?}"));
+        }
+        for id in old_ids.difference(ids) {
+            line(Effect::Loosens, format!("with key id {id:?}"));
+        }
+    }
+}
+
+/// `1-3, 7`.
+fn ranges(numbers: &BTreeSet<u64>) -> String {
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for number in numbers {
+        match runs.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(*number) => *last = *number,
+            _ => runs.push((*number, *number)),
+        }
+    }
+    let one = |(first, last): &(u64, u64)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    runs.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 fn operators(changes: &mut Changes, old: &[Operator], new: &[Operator]) {
     let named = |list: &[Operator], name: &HostName| list.iter().find(|o| o.name == *name).cloned();
     let lines = |operator: Option<Operator>| -> Vec<String> {
         let keys = operator.map(|operator| operator.keys).unwrap_or_default();
-        // Its revoked certificates are a part of what a CA is.
-        keys.iter()
-            .map(|key| match key.authority() {
-                Some(authority)
-                    if !authority.revoked_serials.is_empty() || !authority.revoked_key_ids.is_empty() =>
-                {
-                    let serials: Vec<String> = authority.revoked_serials.iter().map(u64::to_string).collect();
-                    format!(
-                        "{}, but not serials [{}] and key ids {:?}",
-                        key.describe(),
-                        serials.join(", "),
-                        authority.revoked_key_ids
-                    )
-                }
-                _ => key.describe(),
-            })
-            .collect()
+        keys.iter().map(super::Credential::describe).collect()
     };
     let names: BTreeSet<&HostName> = old.iter().chain(new).map(|operator| &operator.name).collect();
     for name in names {
@@ -224,8 +262,38 @@ fn freshness(changes: &mut Changes, old: Option<u64>, new: Option<u64>) {
 mod tests {
     use super::*;
     use crate::order::Kind;
-    use crate::policy::Protection;
     use crate::policy::tests::{document, mallory, rule};
+    use crate::policy::{Authority, Credential, Protection};
+
+    #[test]
+    fn revoked_certificates_have_lines_of_their_own() {
+        let authority = |serials: &[u64], ids: &[&str]| {
+            let mut authority = Authority::new(mallory().public().into(), vec!["alice".to_owned()]);
+            authority.revoked_serials = serials.to_vec();
+            authority.revoked_key_ids = ids.iter().map(|id| (*id).to_owned()).collect();
+            let mut document = document();
+            document.operators[0].keys.push(Credential::Authority(authority));
+            document
+        };
+        let ca = mallory().public().fingerprint();
+        let lines =
+            |old: &_, new: &_| -> Vec<String> { diff(old, new).iter().map(ToString::to_string).collect() };
+        let (old, new) = (authority(&[1], &["x"]), authority(&[9, 1, 2, 3, u64::MAX], &["x", "y"]));
+        assert_eq!(
+            lines(&old, &new),
+            [
+                format!(
+                    "- certificates with serials 2-3, 9, {} of CA {ca} are revoked  (tightens)",
+                    u64::MAX
+                ),
+                format!("- certificates with key id \"y\" of CA {ca} are revoked  (tightens)"),
+            ]
+        );
+        assert!(lines(&new, &old).iter().all(|line| line.ends_with("not revoked any more  (loosens)")));
+        // With a CA that is new they come along, with one that goes there is nothing to say.
+        assert_eq!(lines(&document(), &new).len(), 4);
+        assert_eq!(lines(&new, &document()).len(), 1);
+    }
 
     #[test]
     fn every_field_has_its_line_and_its_direction() {

@@ -12,7 +12,7 @@ use crate::canonical::{self, MAX_INTEGER};
 use crate::order::PolicyRef;
 
 /// One thing that counts no more.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "of", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Revoked {
     /// A key: an operator's, a CA's, or one that a CA certified.
@@ -150,27 +150,39 @@ impl PolicyDocument {
         document.prev = Some(*policy.hash());
         document.issued_at = now.max(document.issued_at);
         for taken in policy.taken() {
-            match taken {
-                Revoked::Key { key } if !document.revoked.contains(key) => document.revoked.push(*key),
-                Revoked::Key { .. } => {}
-                Revoked::Serial { ca, serial } => {
-                    document.of_ca(ca, |authority| {
-                        if !authority.revoked_serials.contains(serial) {
-                            authority.revoked_serials.push(*serial);
-                        }
-                    });
-                }
-                Revoked::KeyId { ca, key_id } => {
-                    document.of_ca(ca, |authority| {
-                        let key_id = key_id.as_str().to_owned();
-                        if !authority.revoked_key_ids.contains(&key_id) {
-                            authority.revoked_key_ids.push(key_id);
-                        }
-                    });
-                }
-            }
+            document.take_away(taken);
         }
         document
+    }
+
+    /// Writes a revocation in. Says whether that changed anything.
+    pub(crate) fn take_away(&mut self, what: &Revoked) -> bool {
+        let mut changed = false;
+        match what {
+            Revoked::Key { key } if !self.revoked.contains(key) => {
+                self.revoked.push(*key);
+                changed = true;
+            }
+            Revoked::Key { .. } => {}
+            Revoked::Serial { ca, serial } => {
+                self.of_ca(ca, |authority| {
+                    if !authority.revoked_serials.contains(serial) {
+                        authority.revoked_serials.push(*serial);
+                        changed = true;
+                    }
+                });
+            }
+            Revoked::KeyId { ca, key_id } => {
+                self.of_ca(ca, |authority| {
+                    let key_id = key_id.as_str().to_owned();
+                    if !authority.revoked_key_ids.contains(&key_id) {
+                        authority.revoked_key_ids.push(key_id);
+                        changed = true;
+                    }
+                });
+            }
+        }
+        changed
     }
 
     fn of_ca(&mut self, ca: &Fingerprint, mut change: impl FnMut(&mut super::Authority)) {

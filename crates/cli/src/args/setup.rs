@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use protocol::{Fingerprint, HostName, Sha256, Vmid};
 
 use super::parse::{operator, pin, range};
@@ -111,17 +111,36 @@ pub enum PolicyCommand {
         #[arg(long = "sign-with", value_name = "FILE")]
         sign_with: Option<PathBuf>,
     },
-    /// Add the keys of an OpenSSH allowed_signers file to a draft
+    /// Add what OpenSSH's files say to the next policy: keys of an allowed_signers file, revocations of a KRL
     #[command(
-        after_help = "Each line must say its namespaces; patterns, dates and unknown options are refused, and one bad\n\
-        line refuses the file. Look at what it comes to: writ policy diff current DRAFT"
+        after_help = "--allowed-signers: each line must say its namespaces; patterns, dates and unknown options are refused,\n\
+        and one bad line refuses the file. Look at what it comes to: writ policy diff current DRAFT\n\n\
+        --krl: keys count no more whatever they are used for; serials and key ids must be of a CA in the policy.\n\
+        A KRL has neither checksum nor proof of age: compare version, date and counts that are shown with those\n\
+        of the machine that made it.\n\n\
+        Examples:\n  writ policy import --krl revoked.krl -o next.json\n  \
+        writ policy import --allowed-signers allowed_signers next.json"
     )]
+    #[command(group = ArgGroup::new("from").required(true))]
     Import {
         /// The allowed_signers file
-        #[arg(long, value_name = "FILE")]
-        allowed_signers: PathBuf,
+        #[arg(long, value_name = "FILE", group = "from", requires = "draft")]
+        allowed_signers: Option<PathBuf>,
+        /// The key revocation list, as `ssh-keygen -k` makes it
+        #[arg(long, value_name = "FILE", group = "from")]
+        krl: Option<PathBuf>,
         /// The draft, as of `writ policy next`; it is replaced
-        draft: PathBuf,
+        #[arg(conflicts_with = "output", required_unless_present = "output")]
+        draft: Option<PathBuf>,
+        /// Begin a draft here, of the version after the one this machine trusts (with --krl)
+        #[arg(short, long, value_name = "NEXT.json", conflicts_with = "allowed_signers")]
+        output: Option<PathBuf>,
+        /// Replace an existing file
+        #[arg(long, requires = "output")]
+        force: bool,
+        /// Go on where the KRL has SHA-1 hashes of keys that are not in the policy: those are not revoked
+        #[arg(long, requires = "krl")]
+        ignore_unknown_sha1: bool,
     },
     /// Print the trusted policy's keys as an OpenSSH allowed_signers file
     Export {},

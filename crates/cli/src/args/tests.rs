@@ -14,6 +14,9 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
 fn examples_of_the_help_parse() {
     for line in [
         "writ policy init --operator alice=a.pub --operator bob=b.pub --guests 100-199 -o p.json",
+        "writ policy import --krl revoked.krl -o next.json",
+        "writ policy import --krl revoked.krl next.json --ignore-unknown-sha1",
+        "writ policy import --allowed-signers allowed_signers next.json",
         "writ login --hub https://hub.example:8440 --pin SPKI:3F:00:000000000000000000000000000000000000000000000000000000000000 --key k --policy p",
         "writ enroll new --name web1 --site berlin --code-only",
         "writ enroll approve web1 --wait 60s",
@@ -60,6 +63,12 @@ fn wrong_words_are_refused_with_the_rule() {
         ("writ op guest.destroy web1 101", "unrecognized"),
         ("writ login --pin 00", "64 hexadecimal digits"),
         ("writ policy init --operator alice", "NAME=KEY.pub"),
+        ("writ policy import next.json", "--krl"),
+        ("writ policy import --krl k", "required"),
+        ("writ policy import --krl k a.json -o b.json", "cannot be used with"),
+        ("writ policy import --krl k --allowed-signers a b.json", "cannot be used with"),
+        ("writ policy import --allowed-signers a -o b.json", "cannot be used with"),
+        ("writ policy import --allowed-signers a b.json --ignore-unknown-sha1", "--krl"),
         ("writ policy init --operator a=b --guests 200-100", "smaller"),
         ("writ enroll new --name a --site b --expires 10", "90s, 10m"),
         ("writ order web1 123", "64 lower-case"),

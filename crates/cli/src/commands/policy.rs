@@ -1,12 +1,13 @@
 //! `writ policy …`: the first policy, and the chain of those after it.
 
 mod chain;
+mod import;
 mod words;
 
 use std::path::{Path, PathBuf};
 
 use authz::policy::PolicyDocument;
-use authz::policy::allowed_signers::{MAX_BYTES, export, import, parse};
+use authz::policy::allowed_signers::export;
 use authz::policy::diff::diff;
 use authz::{OperatorKey, Policy, files};
 use protocol::HostName;
@@ -83,19 +84,17 @@ pub(super) async fn run(ctx: &Context, command: PolicyCommand) -> Result<Answer,
             let what = words::revoked(key.as_deref(), ca, serial, key_id.as_deref())?;
             words::revoke(ctx, what, &reason, sign_with.as_deref()).await
         }
-        PolicyCommand::Import { allowed_signers, draft } => {
-            let bytes = files::read_limited(&allowed_signers, MAX_BYTES as u64)?;
-            let fail = |error| Failure::other(format!("{}, {error}", allowed_signers.display()));
-            let entries = parse(&bytes).map_err(fail)?;
-            let mut document = read_draft(&draft)?;
-            import(&mut document, &entries).map_err(fail)?;
-            decode(&draft, &document.encode())?;
-            files::write_atomic(&draft, &document.encode())?;
-            Ok(Answer::ok(format!(
-                "{} line(s) read. Look at what it comes to: writ policy diff current {}\n",
-                entries.len(),
-                draft.display()
-            )))
+        PolicyCommand::Import { allowed_signers, krl, draft, output, force, ignore_unknown_sha1 } => {
+            let into = match (draft, output) {
+                (Some(draft), None) => import::Into::Draft(draft),
+                (None, Some(path)) => import::Into::New { path, force },
+                _ => return Err(Failure::other("name a draft, or with -o where to begin one")),
+            };
+            match (allowed_signers, krl, &into) {
+                (Some(file), None, import::Into::Draft(draft)) => import::allowed_signers(&file, draft),
+                (None, Some(file), _) => import::krl(ctx, &file, &into, ignore_unknown_sha1),
+                _ => Err(Failure::other("name a file: --allowed-signers with a draft, or --krl")),
+            }
         }
         PolicyCommand::Export {} => Ok(Answer::ok(export(&ctx.home()?.policy()?.0))),
         PolicyCommand::Refresh { key } => words::refresh(ctx, key.as_deref()).await,
