@@ -139,7 +139,7 @@ pub enum PolicyCommand {
         #[arg(long, requires = "output")]
         force: bool,
         /// Go on where the KRL has SHA-1 hashes of keys that are not in the policy: those are not revoked
-        #[arg(long, requires = "krl")]
+        #[arg(long, conflicts_with = "allowed_signers")]
         ignore_unknown_sha1: bool,
     },
     /// Print the trusted policy's keys as an OpenSSH allowed_signers file

@@ -68,7 +68,7 @@ fn wrong_words_are_refused_with_the_rule() {
         ("writ policy import --krl k a.json -o b.json", "cannot be used with"),
         ("writ policy import --krl k --allowed-signers a b.json", "cannot be used with"),
         ("writ policy import --allowed-signers a -o b.json", "cannot be used with"),
-        ("writ policy import --allowed-signers a b.json --ignore-unknown-sha1", "--krl"),
+        ("writ policy import --allowed-signers a b.json --ignore-unknown-sha1", "cannot be used with"),
         ("writ policy init --operator a=b --guests 200-100", "smaller"),
         ("writ enroll new --name a --site b --expires 10", "90s, 10m"),
         ("writ order web1 123", "64 lower-case"),

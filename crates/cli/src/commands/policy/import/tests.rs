@@ -52,7 +52,7 @@ fn errors_name_the_file_the_place_and_what_to_do() {
     let root = list(&[(2, string(&alice().public().to_wire().blob()))]);
     for (bytes, says) in [
         (&b""[..], "old.krl, at byte 0: the file is empty"),
-        (&hash[..hash.len() - 1], "at byte 59: the file is cut short: copy it again"),
+        (&hash[..hash.len() - 1], "at byte 56: the file is cut short: copy it again"),
         (&hash, "--ignore-unknown-sha1"),
         (&root, "with what old.krl revokes, "),
         (&root, "writ policy next"),
