@@ -155,13 +155,16 @@ impl Desk {
     }
 }
 
+/// What it is called, options, what stands in `spec`, files, and how many of the desk's keys and certificates that
+/// revokes.
+type Row<'a> = (&'a str, Vec<&'a str>, String, Vec<&'a str>, usize);
+
 #[tokio::test]
 async fn what_ssh_keygen_revokes_is_revoked_here() {
     let desk = Desk::made().await;
     let sha = |kind: &str, name: &str| format!("{kind}: {}\n", desk.line(name));
     let odd: String = (0..200).map(|n| format!("serial: {}\n", 801 + 2 * n)).collect();
-    // What is made, and how many of the keys and certificates above it revokes.
-    let table: Vec<(&str, Vec<&str>, String, Vec<&str>, usize)> = vec![
+    let table: Vec<Row<'_>> = vec![
         ("a key", vec![], String::new(), vec!["bob.pub"], 1),
         ("keys of all types", vec![], String::new(), vec!["bob.pub", "rsa.pub", "ecdsa.pub"], 3),
         ("a key with its certificates", vec![], String::new(), vec!["alice.pub"], 12),

@@ -113,11 +113,12 @@ pub enum PolicyCommand {
     },
     /// Add what OpenSSH's files say to the next policy: keys of an allowed_signers file, revocations of a KRL
     #[command(
-        after_help = "--allowed-signers: each line must say its namespaces; patterns, dates and unknown options are refused,\n\
-        and one bad line refuses the file. Look at what it comes to: writ policy diff current DRAFT\n\n\
-        --krl: keys count no more whatever they are used for; serials and key ids must be of a CA in the policy.\n\
-        A KRL has neither checksum nor proof of age: compare version, date and counts that are shown with those\n\
-        of the machine that made it.\n\n\
+        after_help = "--allowed-signers: each line must say its namespaces; patterns, dates and unknown options\n\
+        are refused, and one bad line refuses the file. Look at what it comes to:\n  \
+        writ policy diff current DRAFT\n\n\
+        --krl: its keys count no more, also as CA and in certificates; its serials and key ids must be\n\
+        of a CA in the policy. A KRL has neither checksum nor proof of age: compare version, date and\n\
+        counts that are shown with those of the machine that made it.\n\n\
         Examples:\n  writ policy import --krl revoked.krl -o next.json\n  \
         writ policy import --allowed-signers allowed_signers next.json"
     )]

@@ -86,12 +86,12 @@ pub(super) async fn run(ctx: &Context, command: PolicyCommand) -> Result<Answer,
         }
         PolicyCommand::Import { allowed_signers, krl, draft, output, force, ignore_unknown_sha1 } => {
             let into = match (draft, output) {
-                (Some(draft), None) => import::Into::Draft(draft),
-                (None, Some(path)) => import::Into::New { path, force },
+                (Some(draft), None) => import::Place::Draft(draft),
+                (None, Some(path)) => import::Place::New { path, force },
                 _ => return Err(Failure::other("name a draft, or with -o where to begin one")),
             };
             match (allowed_signers, krl, &into) {
-                (Some(file), None, import::Into::Draft(draft)) => import::allowed_signers(&file, draft),
+                (Some(file), None, import::Place::Draft(draft)) => import::allowed_signers(&file, draft),
                 (None, Some(file), _) => import::krl(ctx, &file, &into, ignore_unknown_sha1),
                 _ => Err(Failure::other("name a file: --allowed-signers with a draft, or --krl")),
             }

@@ -16,7 +16,7 @@ use crate::error::{Answer, Failure};
 use crate::text::utc;
 
 /// Which policy gets it.
-pub(super) enum Into {
+pub(super) enum Place {
     /// A draft, which is replaced.
     Draft(PathBuf),
     /// A new draft after the policy that this machine trusts.
@@ -46,19 +46,19 @@ pub(super) fn allowed_signers(file: &Path, draft: &Path) -> Result<Answer, Failu
 pub(super) fn krl(
     ctx: &Context,
     file: &Path,
-    into: &Into,
+    into: &Place,
     ignore_unknown_sha1: bool,
 ) -> Result<Answer, Failure> {
     let bytes = files::read_limited(file, krl::MAX_BYTES as u64)?;
     let (current, _) = ctx.home()?.policy()?;
     let (path, mut document) = match into {
-        Into::Draft(draft) => (draft, read_draft(draft)?),
-        Into::New { path, .. } => (path, PolicyDocument::next_after(&current, now())),
+        Place::Draft(draft) => (draft, read_draft(draft)?),
+        Place::New { path, .. } => (path, PolicyDocument::next_after(&current, now())),
     };
     let text = taken_in(file, &bytes, &current, path, &mut document, ignore_unknown_sha1)?;
     match into {
-        Into::Draft(draft) => files::write_atomic(draft, &document.encode())?,
-        Into::New { path, force } => write_new(path, &document.encode(), *force)?,
+        Place::Draft(draft) => files::write_atomic(draft, &document.encode())?,
+        Place::New { path, force } => write_new(path, &document.encode(), *force)?,
     }
     Ok(Answer::ok(text))
 }

@@ -1,4 +1,8 @@
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::*;
+use crate::agent::Agent;
 use crate::testing::{alice, mallory, policy};
 
 /// A KRL of version 3 with these sections: a type and its data.
@@ -64,4 +68,37 @@ fn errors_name_the_file_the_place_and_what_to_do() {
     let mut document = PolicyDocument::next_after(&policy(), 0);
     let text = take_in(&hash, &mut document, true).unwrap();
     assert!(text.contains("NOT revoked") && document.revoked.is_empty(), "{text}");
+}
+
+#[test]
+fn a_draft_is_begun_or_added_to_and_nothing_is_written_on_a_refusal() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::write(at("policy.json"), policy().document().encode()).unwrap();
+    let key = mallory().public().fingerprint();
+    std::fs::write(at("krl"), list(&[(2, string(&mallory().public().to_wire().blob()))])).unwrap();
+    std::fs::write(at("bad"), b"SSHKRL\n\0").unwrap();
+    let home = Some(dir.path().to_owned());
+    let ctx = Context { home, quiet: true, verbose: false, agent: Agent::default() };
+    let new = |force| Place::New { path: at("next.json"), force };
+
+    assert!(krl(&ctx, &at("bad"), &new(false), false).is_err() && !at("next.json").exists());
+    krl(&ctx, &at("krl"), &new(false), false).unwrap();
+    let next = Policy::decode(&std::fs::read(at("next.json")).unwrap()).unwrap();
+    assert_eq!((next.version(), next.document().prev), (2, Some(*policy().hash())));
+    assert_eq!(next.document().revoked, [key]);
+    assert!(matches!(krl(&ctx, &at("krl"), &new(false), false), Err(Failure::Exists(_))));
+    krl(&ctx, &at("krl"), &new(true), false).unwrap();
+
+    // What was changed in a draft stays.
+    let mut draft = PolicyDocument::next_after(&policy(), 0);
+    draft.bounds.max_changes_per_hour = 3;
+    std::fs::write(at("draft.json"), draft.encode()).unwrap();
+    let place = Place::Draft(at("draft.json"));
+    assert!(krl(&ctx, &at("bad"), &place, false).is_err());
+    assert_eq!(std::fs::read(at("draft.json")).unwrap(), draft.encode());
+    krl(&ctx, &at("krl"), &place, false).unwrap();
+    draft.revoked.push(key);
+    assert_eq!(std::fs::read(at("draft.json")).unwrap(), draft.encode());
 }
