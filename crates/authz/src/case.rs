@@ -9,8 +9,9 @@
 //! | `host.json` | what the host knows besides: [`HostFile`] |
 //! | `expect.json` | what is expected; never read here |
 //!
-//! The decision is [`crate::verify::verify`]'s and the nonce's, as in a warden; or, where `judge` says
-//! `policy`, that of [`crate::policy::chain::Chain::accept`]. What Proxmox would say is not in a case.
+//! The decision is [`crate::verify::verify`]'s, the nonce's and [`crate::world::check`]'s, in this order and as
+//! in a warden; or, where `judge` says `policy`, that of [`crate::policy::chain::Chain::accept`]. A `world` of
+//! null leaves out the comparison with it: then it is decided by what was signed alone.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ use crate::policy::Policy;
 use crate::policy::chain::Chain;
 use crate::refusal::{Refusal, RefusalCode};
 use crate::verify::{HostFacts, LogFacts, verify};
+use crate::world::{self, World};
 
 /// Largest file of a case, in bytes. (What is too large for a host is a case, so this is far above.)
 pub const MAX_FILE: u64 = 4 * 1024 * 1024;
@@ -99,7 +101,7 @@ pub struct PlansFile {
     pub live: Vec<String>,
 }
 
-/// `host.json`. Every field must be there; an unknown one is refused.
+/// `host.json`. Every field must be there, those that are null too; an unknown one is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostFile {
@@ -127,6 +129,23 @@ pub struct HostFile {
     pub plans: Option<PlansFile>,
     /// What it took in since `policy.json`, oldest first: policies and revocations.
     pub words: Vec<Envelope>,
+    /// What Proxmox would answer; null where it is not asked.
+    #[serde(deserialize_with = "present")]
+    pub world: Option<World>,
+}
+
+impl HostFile {
+    /// Reads it. Whatever is written otherwise than it would be written again, but for whitespace and the order
+    /// of fields, is refused: so no field deep in the world can be left out and read as null.
+    fn parse(bytes: &[u8]) -> Result<Self, CaseError> {
+        let wrong = |error: serde_json::Error| CaseError::Host(protocol::text::printable(&error.to_string()));
+        let host: Self = serde_json::from_slice(bytes).map_err(wrong)?;
+        let said: serde_json::Value = serde_json::from_slice(bytes).map_err(wrong)?;
+        if serde_json::to_value(&host).map_err(wrong)? == said {
+            return Ok(host);
+        }
+        Err(CaseError::Host("a field is missing in it, or is spelled in another way than ours".into()))
+    }
 }
 
 /// Null may be said, not left out.
@@ -199,8 +218,7 @@ impl Case {
     /// Understands the files. Hostile bytes in payload, signatures and policy are the case's own; `host.json`
     /// must be well-formed.
     pub fn parse(files: Files) -> Result<Self, CaseError> {
-        let host: HostFile = serde_json::from_slice(&files.host)
-            .map_err(|error| CaseError::Host(protocol::text::printable(&error.to_string())))?;
+        let host = HostFile::parse(&files.host)?;
         let mut plans = PlanBook::default();
         for bytes in host.plans.iter().flat_map(|plans| &plans.live) {
             let plan: Plan = canonical::decode("plan", bytes.as_bytes())
@@ -271,7 +289,10 @@ impl Case {
             let why = "the nonce was used before: prepare and sign a new order";
             return Err(authorized.refuse(authorized.get().kind(), RefusalCode::Replay, why));
         }
-        Ok(())
+        // Step 14.
+        let Some(world) = &host.world else { return Ok(()) };
+        world::check(authorized.get(), world)
+            .map_err(|(code, why)| authorized.refuse(authorized.get().kind(), code, why))
     }
 }
 
@@ -282,7 +303,17 @@ mod tests {
     const HOST: &str = concat!(
         r#"{"judge":"order","now":1763770000,"clock":"trusted","id":"11111111111111111111111111111111","#,
         r#""key":"SHA256:B6mHEIJq5vuRlOfAosRuhiJzFfp15Cwh6oVtby2V2dI","generation":1,"stale":false,"log":null,"#,
-        r#""burned":[],"plans":null,"words":[]}"#
+        r#""burned":[],"plans":null,"words":[],"world":null}"#
+    );
+    const WORLD: &str = concat!(
+        r#"{"guest":{"known":{"type":"qemu","name":"db","identity":{"smbios_uuid":"u","vmgenid":null,"#,
+        r#""meta_ctime":null,"macs":[],"volids":[],"giid":null},"digest":"d","config":{"known":{"a":"1","b":"2"}},"#,
+        r#""lock":null,"template":false,"state":"stopped","snapshots":{"known":[{"name":"s","time":null,"#,
+        r#""parent":null,"unfinished":null}]},"consistent":true,"volumes":{"known":[]},"#,
+        r#""protection":{"known":false},"ha":{"unknown":"x"},"replication":{"known":[]}}},"#,
+        r#""backups":{"known":[]},"volumes":{"known":[]},"disks":{"known":[{"disk":{"serial":"S1","wwn":null,"#,
+        r#""size":1},"filesystems":[]}]},"storages":{"known":{"local":{"unknown":"x"}}},"vmids":{"known":[101]},"#,
+        r#""mounted":{"known":[]},"template":{"known":{"template":true,"digest":"d"}}}"#
     );
 
     fn files(host: &str) -> Files {
@@ -303,13 +334,53 @@ mod tests {
             ("\"words\":[]", "\"words\":[],\"x\":1"),
             ("\"plans\":null", "\"plans\":{\"boottime_s\":1,\"live\":[\"{}\"]}"),
             ("1763770000", "-1"),
+            (",\"world\":null", ""),
+            ("\"world\":null", "\"world\":{}"),
+            ("\"world\":null", "\"world\":null,\"world\":null"),
         ] {
-            assert!(HOST.contains(from), "{from}");
-            let error = Case::parse(files(&HOST.replacen(from, to, 1))).unwrap_err();
-            assert!(matches!(error, CaseError::Host(_)), "{to}: {error}");
+            refused(HOST, from, to);
         }
         for cut in 0..HOST.len() {
             assert!(Case::parse(files(&HOST[..cut])).is_err(), "cut at {cut}");
+        }
+    }
+
+    fn refused(host: &str, from: &str, to: &str) {
+        assert!(host.contains(from), "{from}");
+        let error = Case::parse(files(&host.replacen(from, to, 1))).unwrap_err();
+        assert!(matches!(error, CaseError::Host(_)), "{to}: {error}");
+    }
+
+    #[test]
+    fn the_world_is_read_strictly_however_deep() {
+        let host = HOST.replace("\"world\":null", &format!("\"world\":{WORLD}"));
+        let case = Case::parse(files(&host)).unwrap();
+        assert!(case.host.world.is_some());
+        // Each thing that may be null must be said, and each key stands there once.
+        let nulls = ["vmgenid", "meta_ctime", "giid", "lock", "time", "parent", "unfinished", "wwn"];
+        assert_eq!(nulls.len(), WORLD.matches(":null").count(), "every null of the world");
+        for field in nulls.map(|field| format!("\"{field}\":null")) {
+            let both = [format!("{field},"), format!(",{field}")];
+            refused(&host, both.iter().find(|from| host.contains(*from)).unwrap(), "");
+        }
+        for (from, to) in [
+            ("\"mounted\":{\"known\":[]},", ""),
+            ("\"template\":{\"known\"", "\"x\":1,\"template\":{\"known\""),
+            ("\"b\":\"2\"", "\"b\":\"2\",\"b\":\"2\""),
+            ("\"a\":\"1\"", "\"a\":1"),
+            ("\"local\":{", "\"local\":{\"unknown\":\"x\"},\"local\":{"),
+            ("\"type\":\"qemu\"", "\"type\":\"kvm\""),
+            ("\"state\":\"stopped\"", "\"state\":\"paused\""),
+            ("[101]", "[101,101]"),
+            ("[101]", "[0]"),
+            ("{\"known\":false}", "false"),
+            ("{\"known\":false}", "{\"known\":false,\"unknown\":\"x\"}"),
+            ("\"size\":1}", "\"size\":1,\"path\":\"x\"}"),
+        ] {
+            refused(&host, from, to);
+        }
+        for cut in HOST.len() - 5..host.len() {
+            assert!(Case::parse(files(&host[..cut])).is_err(), "cut at {cut}");
         }
     }
 

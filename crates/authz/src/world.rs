@@ -1,6 +1,8 @@
 //! The live world against what was signed (`security.md` 2.16, step 14). Pure: the warden reads, this
 //! compares. Everything that an order states is compared, for every kind; what could not be read is
 //! [`Known::Unknown`] and never equals anything.
+//!
+//! Serde's form of a [`World`] is part of a case of the corpus ([`crate::case`]) and of nothing else.
 
 mod guest;
 mod host;
@@ -10,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::refs::{BackupRef, DiskRef, FsUuid, HaState, ReplicationId, StorageId, VolumeRef};
 use protocol::report::Known;
 use protocol::{GuestIdentity, GuestKind, GuestRef, RunState, Sha256, Vmid};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::order::{Backing, Kind, Order};
 use crate::refusal::RefusalCode;
@@ -20,7 +23,8 @@ pub use guest::{guest, snapshot_free, startable};
 pub type Refused = (RefusalCode, String);
 
 /// What was read for one order. A part that an order does not need need not be read.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct World {
     /// The order's guest.
     pub guest: Known<GuestNow>,
@@ -31,6 +35,7 @@ pub struct World {
     /// Physical disks, each with the UUIDs of the filesystems on it.
     pub disks: Known<Vec<DiskNow>>,
     /// Storages in Proxmox's configuration, with what is behind them where that could be read.
+    #[serde(deserialize_with = "once")]
     pub storages: Known<BTreeMap<StorageId, Known<Backing>>>,
     /// Numbers of all guests of the cluster.
     pub vmids: Known<BTreeSet<Vmid>>,
@@ -41,9 +46,11 @@ pub struct World {
 }
 
 /// A guest as it is now.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GuestNow {
     /// What it is.
+    #[serde(rename = "type")]
     pub kind: GuestKind,
     /// Name or hostname; empty when it has none.
     pub name: String,
@@ -52,6 +59,7 @@ pub struct GuestNow {
     /// Proxmox's digest of the whole configuration.
     pub digest: String,
     /// The configuration's options as Proxmox spells them, without the digest.
+    #[serde(deserialize_with = "once")]
     pub config: Known<BTreeMap<String, String>>,
     /// Proxmox's lock word.
     pub lock: Option<String>,
@@ -74,7 +82,8 @@ pub struct GuestNow {
 }
 
 /// A snapshot as it is now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SnapshotNow {
     /// Name, whatever Proxmox has.
     pub name: String,
@@ -87,7 +96,8 @@ pub struct SnapshotNow {
 }
 
 /// A physical disk as it is now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DiskNow {
     /// What makes it this one.
     pub disk: DiskRef,
@@ -96,7 +106,8 @@ pub struct DiskNow {
 }
 
 /// A guest that others are cloned from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TemplateNow {
     /// Whether it is a template at all.
     pub template: bool,
@@ -122,6 +133,44 @@ impl World {
 
 fn unread<T>(why: &str) -> Known<T> {
     Known::Unknown(why.to_owned())
+}
+
+/// Serde keeps the last of two equal keys and says nothing. Where a world is compared, neither may win.
+fn once<'de, K, V, D>(from: D) -> Result<Known<BTreeMap<K, V>>, D::Error>
+where
+    K: Deserialize<'de> + Ord,
+    V: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Ok(match Known::<Once<K, V>>::deserialize(from)? {
+        Known::Known(Once(map)) => Known::Known(map),
+        Known::Unknown(why) => Known::Unknown(why),
+    })
+}
+
+/// A map that names each key once.
+struct Once<K, V>(BTreeMap<K, V>);
+
+impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Deserialize<'de> for Once<K, V> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Visitor<K, V>(std::marker::PhantomData<(K, V)>);
+        impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> serde::de::Visitor<'de> for Visitor<K, V> {
+            type Value = BTreeMap<K, V>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object that names each key once")
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut from: A) -> Result<Self::Value, A::Error> {
+                let mut map = BTreeMap::new();
+                while let Some((key, value)) = from.next_entry()? {
+                    if map.insert(key, value).is_some() {
+                        return Err(serde::de::Error::custom("a key stands there twice"));
+                    }
+                }
+                Ok(map)
+            }
+        }
+        from.deserialize_map(Visitor(std::marker::PhantomData)).map(Self)
+    }
 }
 
 /// SHA-256 over a configuration: for each option, in the order of their names, the bytes `NAME: VALUE` and

@@ -191,6 +191,7 @@ impl Desk {
             burned: vec![],
             plans: Some(PlansFile { boottime_s: BOOTTIME, live: vec![] }),
             words: vec![],
+            world: None,
         };
         Self { policy, host, order }
     }

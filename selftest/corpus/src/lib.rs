@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`base`] | the people, the policy, the host and the order that every case starts from |
 //! | [`forge`] | signatures taken apart and put together, keys of every type |
+//! | [`live`] | what Proxmox would answer |
 //! | [`rsa`] | RSA signatures, right and wrong |
 //! | [`classes`] | the catalogue, a module per block |
 //! | [`mod@check`] | decisions against `expect.json` |
@@ -19,6 +20,7 @@ pub mod base;
 pub mod check;
 pub mod classes;
 pub mod forge;
+pub mod live;
 pub mod rsa;
 
 /// Where the corpus of this repository lies.

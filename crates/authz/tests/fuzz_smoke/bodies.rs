@@ -2,18 +2,22 @@
 //! refuse; it must not panic, and what it takes it must write again in the same bytes.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use authz::case::{Case, Files};
+use authz::checkpoint::{Checkpoint, Origin};
 use authz::journal::NonceJournal;
+use authz::merkle::{Tree, leaf_hash};
 use authz::policy::words::Word;
 use authz::sshsig::{decode, decode_operator};
-use authz::{Namespace, OperatorKey, Order, Policy};
+use authz::{Namespace, OperatorKey, Order, Policy, SecretKey};
+use protocol::{HostId, Note, Sha256};
 
 /// Name and body of each target.
 pub(crate) type Target = (&'static str, fn(&[u8]) -> bool);
 
 /// All of them. A body says whether it took the bytes.
-pub(crate) const TARGETS: [Target; 9] = [
+pub(crate) const TARGETS: [Target; 10] = [
     ("armor", armor),
     ("blob", blob),
     ("certificate", certificate),
@@ -23,6 +27,7 @@ pub(crate) const TARGETS: [Target; 9] = [
     ("word", word),
     ("journal", journal),
     ("case_file", case_file),
+    ("checkpoint", checkpoint),
 ];
 
 /// An armored signature.
@@ -115,6 +120,84 @@ pub(crate) fn case_file(bytes: &[u8]) -> bool {
     let Ok(case) = Case::parse(files) else { return false };
     assert!(case.judge().is_err(), "a host without a policy carries nothing out");
     true
+}
+
+/// The log that [`checkpoint`] is about.
+const LEAVES: u64 = 23;
+
+/// A checkpoint, as a note; and what follows it: a proof, 32 bytes each. Nothing but the true proofs may be believed
+/// of the true log.
+pub(crate) fn checkpoint(bytes: &[u8]) -> bool {
+    let end = bytes.windows(4).position(|four| four == NOTE_END).unwrap_or(bytes.len());
+    let (text, rest) = bytes.split_at(end);
+    let words: Vec<Sha256> = rest
+        .get(NOTE_END.len()..)
+        .unwrap_or_default()
+        .chunks_exact(32)
+        .map(|word| Sha256::from_bytes(word.try_into().unwrap()))
+        .collect();
+    proofs(rest, &words);
+    let Ok(note) = String::from_utf8_lossy(text).parse::<Note>() else { return false };
+    let (origin, key) = log();
+    let Ok((found, said)) = Checkpoint::read_unverified(&note) else {
+        assert!(
+            Checkpoint::verify(&note, &origin, &key.public()).is_err(),
+            "what cannot be read is not believed"
+        );
+        return false;
+    };
+    assert_eq!(found.to_string().parse(), Ok(found));
+    let ours = said.sign(&found, &key);
+    let lines = |note: &Note| note.as_str().lines().take(3).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(lines(&ours), lines(&note), "one spelling");
+    match Checkpoint::verify(&note, &origin, &key.public()) {
+        Ok(believed) => {
+            assert_eq!((found, said), (origin, believed));
+            assert_eq!(believed, true_checkpoint(), "nothing else was ever signed");
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// Between the note and the proof of [`checkpoint`].
+pub(crate) const NOTE_END: &[u8; 4] = b"\n==\n";
+
+/// Whose log, and by which key.
+pub(crate) fn log() -> (Origin, SecretKey) {
+    (Origin { host: HostId::from_bytes([0x11; 16]), generation: 1 }, SecretKey::from_seed(&[0x4b; 32]))
+}
+
+/// The log itself.
+pub(crate) fn tree() -> &'static Tree {
+    static TREE: LazyLock<Tree> = LazyLock::new(|| {
+        let mut tree = Tree::default();
+        (0..LEAVES).for_each(|leaf| tree.push(leaf_hash(&leaf.to_be_bytes())));
+        tree
+    });
+    &TREE
+}
+
+/// Of all of it.
+pub(crate) fn true_checkpoint() -> Checkpoint {
+    Checkpoint { size: LEAVES, root: tree().root(LEAVES).unwrap() }
+}
+
+/// Only the log's own proofs are believed, each for its own place.
+fn proofs(rest: &[u8], words: &[Sha256]) {
+    let (tree, all) = (tree(), true_checkpoint());
+    let place = u64::from(rest.last().copied().unwrap_or_default()) % (LEAVES + 2);
+    let payload = place.to_be_bytes();
+    let good = tree.inclusion(place, LEAVES).is_some_and(|proof| proof == words);
+    assert_eq!(all.includes(place, &payload, words).is_ok(), good, "inclusion of {place}");
+    assert!(all.includes(place, &rest[..rest.len().min(7)], words).is_err(), "no entry is that short");
+    let older = tree.root(place).map(|root| Checkpoint { size: place, root });
+    if let Some(older) = older {
+        let good = tree.consistency(place, LEAVES).is_some_and(|proof| proof == words);
+        assert_eq!(all.continues(&older, words).is_ok(), good, "consistency from {place}");
+        let forged = Checkpoint { root: leaf_hash(rest), ..older };
+        assert!(all.continues(&forged, words).is_err(), "another root of size {place}");
+    }
 }
 
 /// SSH strings, one after the other.

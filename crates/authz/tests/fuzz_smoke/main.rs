@@ -1,5 +1,6 @@
 //! The bodies of the fuzz targets, fed with seeded random changes of the corpus: a bounded run that needs neither
-//! cargo-fuzz nor a nightly compiler. `WRIT_FUZZ=N` changes N times per target instead of the default.
+//! cargo-fuzz nor a nightly compiler. `WRIT_FUZZ=N` changes N times per target instead of the default;
+//! `WRIT_FUZZ_SEEDS=DIR` writes what it starts from to DIR, a folder per target, for cargo-fuzz to start from too.
 #![expect(clippy::unwrap_used, reason = "helpers of tests; clippy.toml frees only functions marked as tests")]
 
 mod bodies;
@@ -111,8 +112,27 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             }
             vec![std::fs::read(bodies::journal_file(folder.path())).unwrap()]
         }
+        "checkpoint" => checkpoints(),
         other => panic!("no seeds for {other}"),
     }
+}
+
+/// The true checkpoint with each true proof after it, and others that nobody believes.
+fn checkpoints() -> Vec<Vec<u8>> {
+    let ((origin, key), tree, all) = (bodies::log(), bodies::tree(), bodies::true_checkpoint());
+    let note = all.sign(&origin, &key).as_str().as_bytes().to_vec();
+    let mut seeds = vec![note.clone()];
+    for place in 0..all.size {
+        for proof in [tree.inclusion(place, all.size), tree.consistency(place, all.size)] {
+            let words = proof.unwrap_or_default().into_iter().flat_map(|word| word.as_bytes().to_vec());
+            let words: Vec<u8> = words.collect();
+            // The last byte says which place the proof is for.
+            seeds.push([&note, bodies::NOTE_END.as_slice(), &words, &[place as u8]].concat());
+        }
+    }
+    let other = authz::checkpoint::Origin { generation: 2, ..origin };
+    seeds.push(all.sign(&other, &key).as_str().as_bytes().to_vec());
+    seeds
 }
 
 #[test]
@@ -121,6 +141,13 @@ fn no_change_of_the_corpus_makes_a_parser_panic() {
     for (name, body) in TARGETS {
         let (seeds, mut dice) = (seeds(name), Dice(0x9e37_79b9_7f4a_7c15));
         assert!(!seeds.is_empty(), "{name} has seeds");
+        if let Some(folder) = std::env::var_os("WRIT_FUZZ_SEEDS") {
+            let folder = Path::new(&folder).join(name);
+            std::fs::create_dir_all(&folder).unwrap();
+            for (number, seed) in seeds.iter().enumerate() {
+                std::fs::write(folder.join(format!("seed-{number:04}")), seed).unwrap();
+            }
+        }
         let whole = seeds.iter().filter(|seed| body(seed)).count();
         assert!(whole > 0, "{name} takes some of its own seeds");
         let mut taken = 0;

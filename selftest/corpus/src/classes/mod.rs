@@ -3,6 +3,7 @@
 mod armor;
 mod blob;
 mod certificates;
+mod chain;
 mod curves;
 mod more;
 mod payload;
@@ -10,22 +11,9 @@ mod rsa;
 mod semantic;
 mod signers;
 mod tokens;
+mod world;
 
 use crate::base::Class;
-
-/// Classes whose facts are the live world's: they come with the comparison of an order with it.
-pub const WAITING: [&str; 10] = [
-    "semantic-other-vmid",
-    "semantic-recycled-vmid",
-    "semantic-other-guest-type",
-    "semantic-digest-changed",
-    "semantic-config-changed",
-    "semantic-snapshot-time",
-    "semantic-snapshot-parent",
-    "semantic-volume-added",
-    "semantic-volume-resized",
-    "semantic-disk-swapped",
-];
 
 /// How many classes each block of the catalogue has.
 pub const BLOCKS: [(&str, usize); 8] = [
@@ -51,6 +39,8 @@ pub fn all() -> Vec<Class> {
         signers::classes(),
         payload::classes(),
         semantic::classes(),
+        world::classes(),
+        chain::classes(),
         more::classes(),
     ]
     .concat()
