@@ -124,7 +124,8 @@ async fn orphans_of_both_are_found_again() {
     rustix::process::kill_process(supervisor, rustix::process::Signal::STOP).unwrap();
     process.kill();
     rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
-    assert!(pids.split_whitespace().all(alive), "otherwise this shows nothing");
+    // The interpreter goes with its parent, the supervisor; what it started does not.
+    assert!(pids.split_whitespace().next_back().is_some_and(alive), "otherwise this shows nothing");
     let _process = rig.again().await;
     assert!(!pids.split_whitespace().any(alive), "the next start saw to it");
     let answer = rig.outcome(op).await;
