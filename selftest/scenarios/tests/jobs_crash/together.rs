@@ -1,5 +1,6 @@
 //! Several at once, and other bad luck.
 
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use scenarios::{Fallible, Trouble, evil_hub};
 use sqlx::ConnectOptions as _;
@@ -86,7 +87,12 @@ async fn the_runner_and_who_watches_the_script() -> Fallible<()> {
         shot(supervisor, Signal::KILL)?;
         if let Some(also) = also {
             let main = written_down(&rig, &job, also);
-            shot(main.ok_or_else(|| Trouble("there is no interpreter".into()))?, Signal::KILL)?;
+            let main = main.ok_or_else(|| Trouble("there is no interpreter".into()))?;
+            // It dies with its parent, the supervisor, and may be gone already.
+            match kill_process(main, Signal::KILL) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(error) => return Err(Trouble::new("the interpreter", error)),
+            }
         }
         let orphans = rig.processes(&job.name);
         so(orphans.len() >= 2, "it runs on, otherwise this shows nothing", &format!("{orphans:?}"))?;
