@@ -20,6 +20,7 @@
 //! | [`frame`] | the live channel between agent and hub |
 //! | [`job`] | what became of a script |
 //! | [`tunnel`] | the data connections of a session: frames of ciphertext |
+//! | [`ask`] | questions to a host's warden that change nothing |
 //! | [`local`] | the warden's unix socket |
 //! | [`runner`] | the runner's unix socket |
 //! | [`api`] | the hub's `/api/v1` for operators |
@@ -28,6 +29,7 @@
 //! Nothing here decides who may do what: that is `authz`.
 
 pub mod api;
+pub mod ask;
 pub mod config;
 pub mod desired;
 pub mod enroll;

@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::ask::{Question, Reply};
 use crate::envelope::{Bytes, Envelope, Signed};
 use crate::frame::OrderState;
 use crate::ids::{Ed25519Key, HostId, Sha256};
@@ -75,6 +76,11 @@ pub enum WardenRequest {
         /// As they were signed.
         documents: Vec<Envelope>,
     },
+    /// A question that changes nothing.
+    Ask {
+        /// The question.
+        question: Question,
+    },
     /// Which results of scripts wait for the hub?
     Results {},
     /// One of them.
@@ -137,6 +143,11 @@ pub enum WardenAnswer {
         sha256: Sha256,
         /// What became of each document, in their order.
         answers: Vec<DocumentAnswer>,
+    },
+    /// To Ask.
+    Answered {
+        /// The answer.
+        reply: Reply,
     },
     /// To Results, oldest first.
     Results {

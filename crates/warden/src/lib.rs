@@ -23,6 +23,7 @@
 //! | [`jobs`] | a signed script: handed to the runner once, its result kept |
 //! | [`results`] | sealed results that wait for the hub |
 //! | [`sessions`] | a signed session: opened by the runner, passed to the agent, watched to its end |
+//! | [`questions`] | answers what changes nothing |
 //! | [`server`] | the socket |
 //!
 //! What is absent on purpose: no retry of a mutation, no second handover of a script, no way to skip a
@@ -39,6 +40,7 @@ pub mod jobs;
 pub mod ledger;
 pub mod orders;
 pub mod policies;
+pub mod questions;
 pub mod recover;
 pub mod results;
 pub mod runner;

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
 use crate::warden::{StartError, Warden, refused};
-use crate::{orders, sessions, steps};
+use crate::{orders, questions, sessions, steps};
 
 /// Most connections at once.
 const CONNECTIONS: usize = 64;
@@ -95,6 +95,7 @@ async fn answer(mut peer: Framed, warden: Arc<Warden>, request: WardenRequest) {
         // Lives and dies with this connection.
         WardenRequest::Session { envelope } => return sessions::session(warden, envelope, peer).await,
         WardenRequest::Policy { documents } => warden.policy(&documents).await,
+        WardenRequest::Ask { question } => questions::answer(&warden, question).await,
         WardenRequest::Results {} => warden.results.answer_list(),
         WardenRequest::Result { op } => warden.results.answer_one(op),
         WardenRequest::ResultStored { op } => warden.results.answer_stored(&op),
