@@ -315,6 +315,7 @@ impl Warden {
             | WardenAnswer::Receipts { .. }
             | WardenAnswer::SessionReady { .. }
             | WardenAnswer::Policy { .. }
+            | WardenAnswer::Answered { .. }
             | WardenAnswer::Results { .. }
             | WardenAnswer::Result { .. }
             | WardenAnswer::Forgotten {} => WardenError::Unexpected { path: self.path() },
