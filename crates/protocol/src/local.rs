@@ -76,6 +76,8 @@ pub enum WardenRequest {
         /// As they were signed.
         documents: Vec<Envelope>,
     },
+    /// What is being done, and what waits?
+    Queue {},
     /// A question that changes nothing.
     Ask {
         /// The question.
@@ -144,6 +146,11 @@ pub enum WardenAnswer {
         /// What became of each document, in their order.
         answers: Vec<DocumentAnswer>,
     },
+    /// To Queue, oldest first.
+    Queue {
+        /// The orders and steps.
+        entries: Vec<QueueEntry>,
+    },
     /// To Ask.
     Answered {
         /// The answer.
@@ -207,6 +214,20 @@ pub struct WardenStatus {
     pub log_size: u64,
     /// Why signed orders are refused at the moment, if they are (a damaged journal).
     pub closed: Option<String>,
+}
+
+/// An order or an unsigned step that the warden works on, or will.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueEntry {
+    /// The order; none of an unsigned step.
+    pub op: Option<Sha256>,
+    /// What it works on: `guest 101`, `storage local`.
+    pub resources: Vec<String>,
+    /// Since when, unix seconds.
+    pub since: u64,
+    /// Whether it has begun; else it waits.
+    pub working: bool,
 }
 
 /// Identity and policy of an enrolled host.

@@ -51,6 +51,9 @@ pub struct WardenConfig {
     pub socket: PathBuf,
     /// User ids that may connect. Always explicit.
     pub allowed_uids: Vec<u32>,
+    /// User ids that may look at status, queue and log, and ask for plans; nothing else.
+    #[serde(default = "root")]
+    pub reader_uids: Vec<u32>,
     /// Where the runner listens. Absent: signed scripts and sessions are refused.
     pub runner_socket: Option<PathBuf>,
     /// How many sessions an operator may have open at once.
@@ -58,6 +61,10 @@ pub struct WardenConfig {
     pub sessions_per_operator: u32,
     /// The API to act on.
     pub proxmox: ProxmoxConfig,
+}
+
+fn root() -> Vec<u32> {
+    vec![0]
 }
 
 const fn one() -> u32 {

@@ -498,6 +498,11 @@ fn short(op: &Sha256) -> [u8; 16] {
     start
 }
 
+/// Orders that were accepted and have not ended, of a state directory. Changes nothing.
+pub fn open_orders(directory: &Path) -> Result<Vec<OpenOrder>, LedgerError> {
+    read_open(&directory.join(ORDERS))
+}
+
 /// All order files of a directory.
 fn read_open(orders: &Path) -> Result<Vec<OpenOrder>, LedgerError> {
     let fail = |source| FileError::io("read", orders, source);

@@ -25,6 +25,7 @@
 //! | [`jobs`] | a signed script: handed to the runner once, its result kept |
 //! | [`results`] | sealed results that wait for the hub |
 //! | [`sessions`] | a signed session: opened by the runner, passed to the agent, watched to its end |
+//! | [`console`] | what root on the host can see without the hub |
 //! | [`questions`] | answers what changes nothing |
 //! | [`server`] | the socket |
 //!
@@ -35,6 +36,7 @@
 pub mod answers;
 pub mod check;
 pub mod config;
+pub mod console;
 mod exec;
 pub mod hold;
 pub mod identity;

@@ -72,6 +72,7 @@ fn config(sim: &Sim, dir: &Path, state: &str) -> WardenConfig {
         state_dir: dir.join(state),
         socket: dir.join("socket"),
         allowed_uids: vec![0],
+        reader_uids: vec![],
         runner_socket: None,
         sessions_per_operator: 1,
         proxmox: ProxmoxConfig {
