@@ -1,12 +1,11 @@
 //! Pure checks of the live world against what was signed ([`authz::world`] does the comparing), and of
 //! unsigned steps against the bounds.
 
-use authz::order::{JobParams, Order, Params};
+use authz::order::{JobParams, Params};
 use authz::policy::Bounds;
-use authz::world::{self, World, snapshot_free, startable};
-use authz::{Kind, RefusalCode};
+use authz::world::{self, snapshot_free, startable};
+use authz::RefusalCode;
 use protocol::plan::Step;
-use protocol::report::Known;
 
 use crate::world::Observed;
 
@@ -16,7 +15,7 @@ pub use authz::world::Refused;
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Work<'a> {
     /// This process, by Proxmox's API.
-    Guest,
+    Proxmox,
     /// The runner.
     Job(&'a JobParams),
     /// The runner, over a connection of its own.
@@ -28,57 +27,16 @@ pub(crate) enum Work<'a> {
 /// Who carries out an order with these parameters. Asked before the nonce is burned.
 pub(crate) fn work(params: &Params) -> Work<'_> {
     match params {
-        Params::GuestStart(_)
-        | Params::GuestTag(_)
-        | Params::SnapshotCreate(_)
-        | Params::SnapshotRollback(_)
-        | Params::SnapshotDelete(_) => Work::Guest,
         Params::JobRun(params) => Work::Job(params),
         Params::SessionOpen(_) => Work::Session,
-        Params::BackupCreate(_)
-        | Params::GuestGrow(_)
-        | Params::GuestCreate(_)
-        | Params::TemplateDownload(_)
-        | Params::GuestResume(_)
-        | Params::GuestShutdown(_)
-        | Params::GuestStop(_)
-        | Params::GuestReboot(_)
-        | Params::GuestSuspend(_)
-        | Params::GuestConfig(_)
-        | Params::GuestResize(_)
-        | Params::DiskMove(_)
-        | Params::BackupProtect(_)
-        | Params::BackupDelete(_)
-        | Params::BackupPrune(_)
-        | Params::GuestRestoreOver(_)
-        | Params::GuestDestroy(_)
-        | Params::DiskDetach(_)
-        | Params::VolumeDelete(_)
-        | Params::StorageAdd(_)
-        | Params::StorageRemove(_)
-        | Params::UsbMount(_)
+        Params::UsbMount(_)
         | Params::UsbUnmount(_)
         | Params::PlanApprove(_)
         | Params::HostRebind(_)
         | Params::LogReanchor(_)
-        | Params::AgentUpdate(_)
-        | Params::GuestAdopt(_)
-        | Params::GuestRelease(_) => Work::Nobody,
+        | Params::AgentUpdate(_) => Work::Nobody,
+        _ => Work::Proxmox,
     }
-}
-
-/// Why an order of a kind is not carried out, whoever signed it.
-pub(crate) fn not_yet(kind: Kind) -> Refused {
-    (
-        RefusalCode::Kind,
-        format!("this version's warden does not carry out {kind} yet: the order was not used up"),
-    )
-}
-
-/// The preconditions of a signed order (`security.md` 2.16, step 14).
-pub fn preconditions(order: &Order, seen: &Observed) -> Result<(), Refused> {
-    let guest = Known::Known(seen.guest_now());
-    world::check(order, &World { guest, ..World::unread("this order needs no more than its guest") })
 }
 
 /// An unsigned step: allowed by the bounds, about the right guest, and sensible now. Space and rate

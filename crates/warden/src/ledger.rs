@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use authz::files::{self, FileError};
 use authz::journal::{Compacted, JournalError, NonceJournal};
+use authz::plan::PlanBook;
 use authz::log::{AuditLog, LogError};
 use authz::receipt::Signer;
 use authz::verify::{HostFacts, LogFacts};
@@ -20,6 +21,7 @@ use protocol::{Bytes, Envelope, Nonce, Sha256, Signed};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::Identity;
+use crate::ops::Program;
 use crate::policies::{Policies, PolicyProblem, Taken};
 
 const ORDERS: &str = "orders";
@@ -88,13 +90,17 @@ pub enum Stage {
     Verified {},
     /// Proxmox is about to be called, or was.
     Starting {
-        /// The node's clock does not matter here: tasks are compared with two seconds of slack.
+        /// Which call of the program.
+        action: usize,
+        /// By the node's clock, two seconds early.
         t0: u64,
-        /// Tasks of this type, guest and token that were there before.
+        /// Tasks about the same thing that were there before.
         known: BTreeSet<String>,
     },
     /// Proxmox answered with this task.
     Running {
+        /// Which call of the program.
+        action: usize,
         /// The task.
         upid: String,
     },
@@ -115,6 +121,9 @@ pub struct OpenOrder {
     payload: Bytes,
     /// Whose signatures counted.
     pub signers: Vec<Signer>,
+    /// What is done to Proxmox; none of scripts and sessions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<Program>,
     /// How far it has come.
     pub stage: Stage,
 }
@@ -127,8 +136,15 @@ impl OpenOrder {
             op: *authorized.op(),
             payload: authorized.get().encode().into(),
             signers: authorized.signers().to_vec(),
+            program: None,
             stage: Stage::Verified {},
         }
+    }
+
+    /// With what is done to Proxmox.
+    #[must_use]
+    pub fn with_program(self, program: Program) -> Self {
+        Self { program: Some(program), ..self }
     }
 
     /// The order.
@@ -340,11 +356,15 @@ impl Ledger {
     }
 
     /// Runs `f` with what [`authz::verify::verify`] has to know.
-    pub fn with_facts<T>(&self, f: impl FnOnce(&HostFacts<'_>) -> T) -> T {
+    pub fn with_facts<T>(
+        &self,
+        plans: Option<(&PlanBook, u64)>,
+        f: impl FnOnce(&HostFacts<'_>) -> T,
+    ) -> T {
         f(&HostFacts {
             clock: self.policies.clock(crate::now()),
             stale: self.policies.is_stale(crate::now()),
-            plans: None,
+            plans,
             id: self.identity.host_id,
             key: self.identity.host_key.public().fingerprint(),
             generation: self.identity.host_key_gen,

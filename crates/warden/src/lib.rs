@@ -11,11 +11,13 @@
 //! | [`identity`] | host id, host key and policy on disk; first enrollment |
 //! | [`ledger`] | journal, log and open orders: everything that must survive |
 //! | [`policies`] | the policy chain that the host lives by, and its clock's signed floor |
-//! | [`world`] | reads a guest from Proxmox |
-//! | [`check`] | pure: is the world what was signed, is a step inside the bounds? |
+//! | [`world`] | reads guests, backups, storages from Proxmox |
+//! | [`ops`] | pure: what an order does, as data: calls, tasks, what the world shows afterwards |
+//! | [`check`] | pure: who carries a kind out, is a step inside the bounds? |
 //! | [`space`] | pure: is enough room known to be free? |
-//! | [`act`] | sends one mutation to Proxmox and follows its task |
-//! | [`recover`] | pure: what to say of an order that a crash interrupted |
+//! | [`exec`] | carries out a program: each call once, its task followed, the world read again |
+//! | [`queue`] | who may work on which guest and storage, and who waits |
+//! | [`plans`] | what an order would do, signed and remembered |
 //! | [`orders`] | a signed order from envelope to receipt, and what a crash left of one |
 //! | [`steps`] | an unsigned step from request to receipt |
 //! | [`runner`] | asks the runner, over its socket |
@@ -30,18 +32,20 @@
 //! check, no request that carries unsigned text to a shell, no byte of a session, no network peer but
 //! Proxmox.
 
-pub mod act;
 pub mod answers;
 pub mod check;
 pub mod config;
+mod exec;
 pub mod hold;
 pub mod identity;
 pub mod jobs;
 pub mod ledger;
+pub mod ops;
 pub mod orders;
+mod plans;
 pub mod policies;
 pub mod questions;
-pub mod recover;
+pub mod queue;
 pub mod results;
 pub mod runner;
 pub mod server;

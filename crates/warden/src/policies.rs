@@ -227,7 +227,7 @@ fn unlogged(chain: &ChainStore, logged: &[Event]) -> Result<Vec<Event>, PolicyPr
 }
 
 /// Seconds since the machine was started, asleep or not.
-fn boottime() -> u64 {
+pub(crate) fn boottime() -> u64 {
     u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0)
 }
 

@@ -9,14 +9,14 @@ use authz::{Event, Outcome, RefusalCode};
 use protocol::Signed;
 use protocol::local::WardenAnswer;
 use protocol::plan::Step;
-use proxmox_client::Delivery;
 
-use crate::act::{End, Mutation, Sent, follow};
 use crate::check::{self, Refused};
+use crate::exec;
 use crate::now;
-use crate::orders::judge_world;
+use crate::ops::{self, Resource};
+use crate::queue::Claim;
 use crate::space;
-use crate::warden::{Claim, Shut, Warden, chain, refused};
+use crate::warden::{Shut, Warden, chain, refused};
 use crate::world::observe;
 
 /// Checks and carries out.
@@ -29,7 +29,7 @@ pub async fn step(warden: Arc<Warden>, step: Step, generation: u64) -> WardenAns
         outcome,
     };
     let outcome = match accept(&warden, &step, generation).await {
-        Ok(_claim) => execute(&warden, &Mutation::of_step(&step)).await,
+        Ok(_claim) => exec::run(&warden, &ops::program_of_step(&step), None).await,
         Err(Denied::Shut(shut)) => return shut.answer(),
         Err(Denied::Disk(why)) => return refused("disk", format!("{why}; nothing was done")),
         Err(Denied::Refused((code, why))) => {
@@ -86,8 +86,9 @@ async fn accept(warden: &Arc<Warden>, step: &Step, generation: u64) -> Result<Cl
         return Err((RefusalCode::GuestIdentity, "the step does not say which guest is meant".into()).into());
     }
     let claim = warden
-        .claim(guest.vmid)
-        .ok_or_else(|| (RefusalCode::Busy, format!("another change of guest {} is under way", guest.vmid)))?;
+        .queue
+        .try_claim([Resource::Guest(guest.vmid)].into(), None)
+        .map_err(|_| (RefusalCode::Busy, format!("another change of guest {} is under way", guest.vmid)))?;
     let proxmox = |error: proxmox_client::ApiError| (RefusalCode::Proxmox, error.to_string());
     let seen = observe(&warden.client, guest.kind, guest.vmid).await.map_err(proxmox)?;
     check::step(step, &bounds, &seen)?;
@@ -119,25 +120,5 @@ fn begin(warden: &Warden, step: &Step, generation: u64) -> Result<(), Denied> {
             warden.fail(&error);
             Err(Denied::Disk(chain(&error)))
         }
-    }
-}
-
-async fn execute(warden: &Warden, mutation: &Mutation) -> Outcome {
-    match mutation.send(&warden.client).await {
-        Ok(Sent::Synchronous) => judge_world(warden, mutation, None).await,
-        Ok(Sent::Task(upid)) => match follow(&warden.client, &upid).await {
-            End::Ok => judge_world(warden, mutation, Some((&upid, None))).await,
-            End::Warnings(count, lines) => {
-                judge_world(warden, mutation, Some((&upid, Some((count, lines))))).await
-            }
-            End::Failed(text) => Outcome::Failed { upid: Some(upid.to_string()), why: safe(&text) },
-            End::Unknown(why) => Outcome::Unknown { upid: Some(upid.to_string()), why: safe(&why) },
-        },
-        Err(error) => match error.delivery() {
-            Delivery::NotSent => Outcome::Aborted { why: safe(&error.to_string()) },
-            Delivery::Answered => Outcome::Failed { upid: None, why: safe(&error.to_string()) },
-            // The next reading of the world decides what to plan; nothing is sent again from here.
-            Delivery::MaybeExecuted => Outcome::Unknown { upid: None, why: safe(&error.to_string()) },
-        },
     }
 }
