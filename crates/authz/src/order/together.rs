@@ -41,6 +41,9 @@ impl Order {
                 demand(!container, "guest.type", "qemu: containers cannot be suspended")?;
                 state(RunState::Running, "running: there is nothing to suspend otherwise")
             }
+            Params::GuestResume(_) => {
+                demand(!container, "guest.type", "qemu: containers cannot be suspended")
+            }
             Params::GuestConfig(params) => {
                 let kind = if container { GuestKind::Lxc } else { GuestKind::Qemu };
                 let fits = params.changes.iter().all(|change| change.key.fits(kind));
@@ -84,6 +87,9 @@ impl Order {
                 "pre.backups",
                 "the list of params.remove, in its order",
             ),
+            Params::BackupProtect(params) => {
+                demand(self.backups().eq([&params.volume]), "pre.backups", "params.volume, and no other")
+            }
             Params::BackupPrune(BackupPruneParams { remove, keep, .. }) => demand(
                 self.backups().eq(remove.iter().chain(keep)),
                 "pre.backups",

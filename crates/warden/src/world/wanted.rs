@@ -57,14 +57,23 @@ impl Wanted {
                 let owner = Owner { vmid: params.owner.vmid, kind: params.owner.kind };
                 wanted.backups = Some((owner, stated_storages()));
             }
+            Params::BackupProtect(params) => {
+                let owner = Owner { vmid: params.owner.vmid, kind: params.owner.kind };
+                wanted.backups = Some((owner, stated_storages()));
+            }
             Params::BackupPrune(params) => {
                 let owner = Owner { vmid: params.owner.vmid, kind: params.owner.kind };
                 wanted.backups = Some((owner, vec![params.storage.clone()]));
             }
             Params::GuestCreate(params) => {
                 (wanted.vmids, wanted.storages) = (true, true);
-                if let TemplateSource::Guest { vmid, .. } = &params.template {
-                    wanted.template = Some(*vmid);
+                match &params.template {
+                    TemplateSource::Archive { .. } => {}
+                    TemplateSource::Guest { vmid, .. } => wanted.template = Some(*vmid),
+                    TemplateSource::Backup { volume, .. } => {
+                        let owner = volume.backup_owner().map(|(kind, vmid)| Owner { vmid, kind });
+                        wanted.backups = owner.map(|owner| (owner, vec![volume.storage()]));
+                    }
                 }
             }
             Params::VolumeDelete(params) => {
