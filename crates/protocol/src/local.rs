@@ -13,6 +13,7 @@ use crate::frame::OrderState;
 use crate::ids::{Ed25519Key, HostId, Sha256};
 use crate::note::Note;
 use crate::plan::Step;
+use crate::privileged::{BlockDevice, SmartReading, SmartTransport};
 
 /// Longest frame in bytes: room for the result of a script ([`crate::job::MAX_SEALED_RESULT`]) as base64.
 pub const MAX_FRAME: usize = 4 * 1024 * 1024;
@@ -82,6 +83,14 @@ pub enum WardenRequest {
     Ask {
         /// The question.
         question: Question,
+    },
+    /// Read a disk's SMART values as root, where Proxmox's API cannot: behind a USB bridge, or asleep. A disk
+    /// that sleeps is left asleep. Reads only.
+    Smart {
+        /// Which disk.
+        device: BlockDevice,
+        /// How to speak to it; none: `smartctl` chooses.
+        transport: Option<SmartTransport>,
     },
     /// Which results of scripts wait for the hub?
     Results {},
@@ -156,6 +165,8 @@ pub enum WardenAnswer {
         /// The answer.
         reply: Reply,
     },
+    /// To Smart.
+    Smart(SmartReading),
     /// To Results, oldest first.
     Results {
         /// The orders.

@@ -92,6 +92,7 @@ const fn only_looks(request: &WardenRequest) -> bool {
         | WardenRequest::Order { .. }
         | WardenRequest::Session { .. }
         | WardenRequest::Policy { .. }
+        | WardenRequest::Smart { .. }
         | WardenRequest::Results {}
         | WardenRequest::Result { .. }
         | WardenRequest::ResultStored { .. } => false,
@@ -121,6 +122,7 @@ async fn answer(mut peer: Framed, warden: Arc<Warden>, request: WardenRequest) {
         // Lives and dies with this connection.
         WardenRequest::Session { envelope } => return sessions::session(warden, envelope, peer).await,
         WardenRequest::Policy { documents } => warden.policy(&documents).await,
+        WardenRequest::Smart { device, transport } => warden.privileged.answer_smart(device, transport).await,
         WardenRequest::Queue {} => WardenAnswer::Queue { entries: warden.queue.told() },
         WardenRequest::Ask { question } => questions::answer(&warden, question).await,
         WardenRequest::Results {} => warden.results.answer_list(),
