@@ -333,8 +333,10 @@ pub struct Effect {
     pub field: Field,
     /// In which direction.
     pub direction: Direction,
-    /// Bytes added to a disk; of cores and memory the new number; else 0.
-    pub amount: u64,
+    /// The amount before: bytes of a disk, cores, MiB of memory; else 0.
+    pub from: u64,
+    /// The amount afterwards.
+    pub to: u64,
 }
 
 impl Step {
