@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use authz::RefusalCode;
 use authz::order::{Order, Params};
 use protocol::plan::Step;
 use protocol::{GuestKind, RunState, SnapshotName, Tag, Vmid};
 use proxmox_client::{ApiError, Client, TaskEnd, Upid};
 
+use crate::check::Refused;
 use crate::world::{Observed, client_kind, client_vmid, observe};
 
 /// What to change.
@@ -94,15 +96,28 @@ impl Mutation {
     }
 
     /// What a step asks for.
-    pub fn of_step(step: &Step) -> Self {
+    ///
+    /// # Errors
+    /// `kind`, for what the bounds know and this version does not carry out.
+    pub fn of_step(step: &Step) -> Result<Self, Refused> {
+        // THE ONE PLACE where the kinds of unsigned steps get hands.
         let change = match step {
             Step::Start { .. } => Change::Start,
             Step::SetTags { digest, tags, .. } => {
                 Change::SetTags { tags: tags.clone(), digest: digest.clone() }
             }
             Step::SnapshotCreate { snapshot, .. } => Change::SnapshotCreate(snapshot.clone()),
+            Step::Grow { .. }
+            | Step::SetCores { .. }
+            | Step::SetMemory { .. }
+            | Step::SetOnboot { .. }
+            | Step::SetDescription { .. }
+            | Step::Backup { .. }
+            | Step::TemplateDownload { .. }
+            | Step::CreateFromTemplate(_) => return Err(not_yet(step)),
         };
-        Self { kind: step.guest().kind, vmid: step.guest().vmid, change }
+        let guest = step.guest().ok_or_else(|| not_yet(step))?;
+        Ok(Self { kind: guest.kind, vmid: guest.vmid, change })
     }
 
     /// Proxmox's task type; none where there is no task (`pve/facts.md` 4.3).
@@ -205,6 +220,16 @@ impl Mutation {
             }
         }
     }
+}
+
+fn not_yet(step: &Step) -> Refused {
+    (
+        RefusalCode::Kind,
+        format!(
+            "this version's warden does not carry out unsigned {} yet: sign an order for it",
+            step.kind()
+        ),
+    )
 }
 
 /// Follows a task to its end, however long that takes.

@@ -10,6 +10,8 @@ use proxmox_client::{
 };
 use serde::Deserialize;
 
+use crate::bounds::LocalBounds;
+
 /// Why there is no usable configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigProblem {
@@ -24,6 +26,9 @@ pub enum ConfigProblem {
         "allowed_uids is empty, so nobody could ask the warden for anything: put the agent's user id there (id -u writ)"
     )]
     NobodyAllowed,
+    /// More than any policy can allow.
+    #[error("[bounds] {0}")]
+    Bounds(String),
     /// Not an address of the API.
     #[error("[proxmox] api: {0}")]
     Endpoint(#[from] EndpointError),
@@ -58,6 +63,9 @@ pub struct WardenConfig {
     pub sessions_per_operator: u32,
     /// The API to act on.
     pub proxmox: ProxmoxConfig,
+    /// What this host allows less than its policy without a signature.
+    #[serde(default)]
+    pub bounds: LocalBounds,
 }
 
 const fn one() -> u32 {
@@ -88,6 +96,7 @@ impl WardenConfig {
         if config.allowed_uids.is_empty() {
             return Err(ConfigProblem::NobodyAllowed);
         }
+        config.bounds.check().map_err(ConfigProblem::Bounds)?;
         Ok(config)
     }
 }

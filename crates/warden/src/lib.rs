@@ -12,7 +12,8 @@
 //! | [`ledger`] | journal, log and open orders: everything that must survive |
 //! | [`policies`] | the policy chain that the host lives by, and its clock's signed floor |
 //! | [`world`] | reads a guest from Proxmox |
-//! | [`check`] | pure: is the world what was signed, is a step inside the bounds? |
+//! | [`check`] | pure: is the world what was signed? |
+//! | [`bounds`] | pure: is an unsigned step inside the bounds and rates? |
 //! | [`space`] | pure: is enough room known to be free? |
 //! | [`act`] | sends one mutation to Proxmox and follows its task |
 //! | [`recover`] | pure: what to say of an order that a crash interrupted |
@@ -32,6 +33,7 @@
 
 pub mod act;
 pub mod answers;
+pub mod bounds;
 pub mod check;
 pub mod config;
 pub mod hold;

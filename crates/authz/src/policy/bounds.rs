@@ -100,7 +100,7 @@ pub struct Fields {
 }
 
 /// An amount: how far in which direction, and its limits. Percent are of what it is before the step and of
-/// what it was before the first step of the last 24 hours, so small steps do not add up to a large one.
+/// what it was before each step of the last 24 hours, so small steps do not add up to a large one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Amounts {
