@@ -131,6 +131,16 @@ mod tests {
         let config: WardenConfig = parse_toml("warden.toml.example", text).unwrap();
         assert_eq!(config.proxmox.api, "https://127.0.0.1:8006");
         assert_eq!((config.runner_socket, config.sessions_per_operator), (None, 1));
+        assert_eq!(config.bounds, LocalBounds::default());
+        // The commented section says every key that there is, and tightens.
+        let at = text.find("# [bounds]").unwrap();
+        let bounds: String =
+            text[at..].lines().map(|l| format!("{}\n", l.trim_start_matches("# "))).collect();
+        let config: WardenConfig =
+            parse_toml("warden.toml.example", &format!("{}{bounds}", &text[..at])).unwrap();
+        config.bounds.check().unwrap();
+        let shown = format!("{:?}", config.bounds);
+        assert!(!shown.contains("None") && !config.bounds.forbid.is_empty(), "{shown}");
         let lines: Vec<&str> = text.lines().map(|l| l.trim_start_matches("# ")).collect();
         let line = |key: &str| *lines.iter().find(|l| l.starts_with(key)).unwrap();
         let with = format!("{}\n{}\n{text}", line("runner_socket ="), line("sessions_per_operator ="));
@@ -151,6 +161,13 @@ mod tests {
             ("[proxmox]", "[proxmix]", "did you mean `proxmox`"),
             ("# runner_socket", "runer_socket", "did you mean `runner_socket`"),
             ("# sessions_per_operator = 1", "sessions_per_operator = -1", "line "),
+            ("# [bounds]", "[bounds]\nmax_guest_per_hour = 1\n#", "did you mean `max_guests_per_hour`"),
+            (
+                "# [bounds]",
+                "[bounds]\nmax_changes_per_hour = 1000\n#",
+                "[bounds] max_changes_per_hour = 1000: nothing",
+            ),
+            ("# [bounds]", "[bounds]\nallow = [\"power\"]\n#", "line "),
         ] {
             std::fs::write(&path, good.replacen(from, to, 1)).unwrap();
             let error = WardenConfig::load(&path).unwrap_err().to_string();
