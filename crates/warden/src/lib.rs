@@ -13,7 +13,8 @@
 //! | [`policies`] | the policy chain that the host lives by, and its clock's signed floor |
 //! | [`world`] | reads guests, backups, storages from Proxmox |
 //! | [`ops`] | pure: what an order does, as data: calls, tasks, what the world shows afterwards |
-//! | [`check`] | pure: who carries a kind out, is a step inside the bounds? |
+//! | [`check`] | pure: who carries a kind out? |
+//! | [`bounds`] | pure: is an unsigned step inside the bounds and rates? |
 //! | [`space`] | pure: is enough room known to be free? |
 //! | [`exec`] | carries out a program: each call once, its task followed, the world read again |
 //! | [`queue`] | who may work on which guest and storage, and who waits |
@@ -36,6 +37,7 @@
 //! Proxmox.
 
 pub mod answers;
+pub mod bounds;
 pub mod check;
 pub mod config;
 pub mod console;

@@ -77,8 +77,10 @@ pub(crate) fn config(dir: &Path) -> WardenConfig {
         socket: dir.join("warden.sock"),
         allowed_uids: vec![0],
         reader_uids: vec![],
+        privileged_socket: None,
         runner_socket: Some(dir.join("runner.sock")),
         sessions_per_operator: 1,
+        bounds: warden::bounds::LocalBounds::default(),
         // Nothing here may reach Proxmox.
         proxmox: ProxmoxConfig {
             api: "https://127.0.0.1:1".into(),
