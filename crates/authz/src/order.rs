@@ -284,6 +284,7 @@ impl Order {
             (None, Params::GuestCreate(params)) => Some(params.vmid),
             (None, Params::BackupDelete(params)) => Some(params.owner.vmid),
             (None, Params::BackupPrune(params)) => Some(params.owner.vmid),
+            (None, Params::BackupProtect(params)) => Some(params.owner.vmid),
             (None, Params::VolumeDelete(params)) => match params.owner {
                 VolumeOwner::Gone { vmid, .. } => Some(vmid),
                 VolumeOwner::Guest {} => None,

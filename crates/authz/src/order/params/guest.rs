@@ -105,13 +105,13 @@ pub struct CreateParams {
     pub template: TemplateSource,
     /// Where its disks go.
     pub storage: StorageId,
-    /// Bytes of a container's root filesystem, whole GiB; null to keep the template's.
+    /// Bytes of a container's root filesystem, whole GiB; null to keep the template's or the backup's.
     pub disk: Option<u64>,
     /// Cores, 1 to 8192.
     pub cores: u32,
     /// Memory in MiB, 16 to 8388608.
     pub memory_mib: u32,
-    /// Its one network device; null for none.
+    /// Its one network device; null for none, and for a backup, whose devices come with it.
     pub net: Option<NetParams>,
     /// Of a container: without the host's root. Of a virtual machine always true.
     pub unprivileged: bool,
@@ -142,6 +142,16 @@ pub enum TemplateSource {
         vmid: Vmid,
         /// Its whole configuration.
         digest: ConfigDigest,
+    },
+    /// A backup, restored to a new number: the backup stays, and so does the guest it is of. The new guest
+    /// gets an identity of its own, and its network devices start without a link.
+    Backup {
+        /// Which.
+        volume: VolumeId,
+        /// Bytes.
+        size: u64,
+        /// When it was begun, unix seconds.
+        ctime: u64,
     },
 }
 
@@ -272,6 +282,11 @@ impl Checked for CreateParams {
             TemplateSource::Guest { vmid, .. } => {
                 demand(*vmid != self.vmid, "params.template.vmid", "another guest than the new one")?;
                 demand(self.disk.is_none(), "params.disk", "null for a clone: it keeps the template's")?;
+            }
+            TemplateSource::Backup { volume, .. } => {
+                demand(volume.is_backup(), "params.template", "a backup (STORAGE:backup/…)")?;
+                demand(self.disk.is_none(), "params.disk", "null for a backup: its disks have their sizes")?;
+                demand(self.net.is_none(), "params.net", "null for a backup: its devices come with it")?;
             }
         }
         demand(self.unprivileged || container, "params.unprivileged", "true for a virtual machine")?;

@@ -156,10 +156,19 @@ pub(super) fn golden() -> Vec<Order> {
             }),
             nothing(),
         ),
+        vm(Params::GuestResume(NoParams {}), Preconditions { state: Some(RunState::Running), ..config() }),
         vm(Params::GuestShutdown(PowerOffParams { timeout_s: 180, force: false }), power()),
         vm(Params::GuestStop(NoParams {}), Preconditions { ha: Some(HaState::Started), ..power() }),
         ct(Params::GuestReboot(RebootParams { timeout_s: 90 }), power()),
         vm(Params::GuestSuspend(SuspendParams { to_disk: true }), power()),
+        host(
+            Params::BackupProtect(BackupProtectParams {
+                owner: owner(),
+                volume: backup(3).volid,
+                protected: false,
+            }),
+            Preconditions { backups: backups(&[3]), ..nothing() },
+        ),
         vm(
             Params::GuestConfig(ConfigParams {
                 changes: vec![
