@@ -58,6 +58,14 @@ pub struct WardenConfig {
     pub sessions_per_operator: u32,
     /// The API to act on.
     pub proxmox: ProxmoxConfig,
+    /// Where the host's own files are looked for: `/sys`, `/proc`, `/run/udev`, templates. Anything but `/`
+    /// is for tests.
+    #[serde(default = "root")]
+    pub host_root: PathBuf,
+}
+
+fn root() -> PathBuf {
+    PathBuf::from("/")
 }
 
 const fn one() -> u32 {

@@ -9,11 +9,11 @@ use protocol::report::Known;
 use protocol::text::SafeText;
 use protocol::{Bytes, Sha256, Signed};
 
+use crate::now;
 use crate::ops::{self, Program};
 use crate::policies::boottime;
 use crate::warden::{Shut, Warden, lock};
 use crate::world::{self, Wanted};
-use crate::now;
 
 /// Most plans that are computed within a minute: each costs a dozen calls to Proxmox.
 const PER_MINUTE: usize = 30;
@@ -63,7 +63,7 @@ impl Warden {
         if order.kind() == Kind::PlanApprove {
             return Err(ops::not_yet(order));
         }
-        let (seen, _) = world::read(&self.client, &Wanted::of_order(order))
+        let (seen, _) = world::read(&self.near(), &Wanted::of_order(order))
             .await
             .map_err(|error| (RefusalCode::Proxmox, format!("the world could not be read: {error}")))?;
         authz::world::check(order, &seen)?;

@@ -72,6 +72,7 @@ fn config(sim: &Sim, dir: &Path, state: &str) -> WardenConfig {
         allowed_uids: vec![0],
         runner_socket: None,
         sessions_per_operator: 1,
+        host_root: "/".into(),
         proxmox: ProxmoxConfig {
             api: sim.url(),
             pins: vec![format!("spki:{}", sim.pins().spki)],

@@ -21,7 +21,8 @@ pub(super) async fn carry_out(
     authorized: &Authorized<Order>,
     progress: &Progress,
 ) -> Result<Written, Denied> {
-    let Accepted { mut open, order, program, _claim } = accept(warden, envelope, authorized, progress).await?;
+    let Accepted { mut open, order, program, _claim } =
+        accept(warden, envelope, authorized, progress).await?;
     let book = Book { open: &mut open, order: &order, progress };
     let outcome = exec::run(warden, &program, Some(book)).await;
     Ok(finish(warden, &open, &order, outcome).await)
@@ -54,7 +55,7 @@ async fn accept(
     let authorized = renewed.as_ref().unwrap_or(authorized);
     fresh(warden, authorized)?;
     let order = authorized.get();
-    let (seen, _) = world::read(&warden.client, &Wanted::of_order(order))
+    let (seen, _) = world::read(&warden.near(), &Wanted::of_order(order))
         .await
         .map_err(|error| refuse(RefusalCode::Proxmox, format!("the guest could not be read: {error}")))?;
     authz::world::check(order, &seen).map_err(|(code, why)| refuse(code, why))?;

@@ -57,14 +57,28 @@ impl Wanted {
                 let owner = Owner { vmid: params.owner.vmid, kind: params.owner.kind };
                 wanted.backups = Some((owner, stated_storages()));
             }
+            Params::BackupProtect(params) => {
+                let owner = Owner { vmid: params.owner.vmid, kind: params.owner.kind };
+                wanted.backups = Some((owner, stated_storages()));
+            }
+            // The new one is what was not there before.
+            Params::BackupCreate(params) => {
+                wanted.storages = true;
+                wanted.backups = own.map(|owner| (owner, vec![params.storage.clone()]));
+            }
             Params::BackupPrune(params) => {
                 let owner = Owner { vmid: params.owner.vmid, kind: params.owner.kind };
                 wanted.backups = Some((owner, vec![params.storage.clone()]));
             }
             Params::GuestCreate(params) => {
                 (wanted.vmids, wanted.storages) = (true, true);
-                if let TemplateSource::Guest { vmid, .. } = &params.template {
-                    wanted.template = Some(*vmid);
+                match &params.template {
+                    TemplateSource::Archive { .. } => {}
+                    TemplateSource::Guest { vmid, .. } => wanted.template = Some(*vmid),
+                    TemplateSource::Backup { volume, .. } => {
+                        let owner = volume.backup_owner().map(|(kind, vmid)| Owner { vmid, kind });
+                        wanted.backups = owner.map(|owner| (owner, vec![volume.storage()]));
+                    }
                 }
             }
             Params::VolumeDelete(params) => {
@@ -76,10 +90,9 @@ impl Wanted {
             Params::StorageAdd(_) | Params::StorageRemove(_) => {
                 (wanted.storages, wanted.disks) = (true, true);
             }
-            Params::BackupCreate(_)
-            | Params::TemplateDownload(_)
-            | Params::DiskMove(_)
-            | Params::GuestRestoreOver(_) => wanted.storages = true,
+            Params::TemplateDownload(_) | Params::DiskMove(_) => wanted.storages = true,
+            // The new guest gets a number that is free.
+            Params::GuestRestoreOver(_) => (wanted.storages, wanted.vmids) = (true, true),
             _ => {}
         }
         wanted

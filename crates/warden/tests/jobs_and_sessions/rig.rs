@@ -78,6 +78,7 @@ pub(crate) fn config(dir: &Path) -> WardenConfig {
         allowed_uids: vec![0],
         runner_socket: Some(dir.join("runner.sock")),
         sessions_per_operator: 1,
+        host_root: "/".into(),
         // Nothing here may reach Proxmox.
         proxmox: ProxmoxConfig {
             api: "https://127.0.0.1:1".into(),
