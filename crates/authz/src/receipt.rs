@@ -157,6 +157,49 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// For people: what it is about, and what happened to it.
+    pub fn words(&self) -> (String, String) {
+        let short = |op: &Sha256| op.to_string().chars().take(12).collect::<String>();
+        let signers = |by: &[Signer]| match by {
+            [] => "nobody known".to_owned(),
+            by => by.iter().map(|signer| signer.operator.to_string()).collect::<Vec<_>>().join(", "),
+        };
+        match self {
+            Event::Enrolled { policy_version, policy, .. } => {
+                ("enrolled".to_owned(), format!("under policy version {policy_version} ({policy})"))
+            }
+            Event::PolicyAdvanced { version, sha256, signers: by } => (
+                format!("policy version {version}"),
+                format!("in force ({sha256}), signed by {}", signers(by)),
+            ),
+            Event::Revoked { what, signers: by } => {
+                ("revocation".to_owned(), format!("{what} counts no more, signed by {}", signers(by)))
+            }
+            Event::OrderCommitted { op, kind, signers: by } => {
+                (format!("order {} {kind}", short(op)), format!("committed, signed by {}", signers(by)))
+            }
+            Event::SessionReady { op, host_key } => (
+                format!("order {} session.open", short(op)),
+                format!("the session is open, its SSH host key is {}", host_key.fingerprint()),
+            ),
+            Event::Order { op, kind, vmid, outcome, .. } => {
+                let vmid = vmid.map(|vmid| format!(" {vmid}")).unwrap_or_default();
+                (
+                    format!("order {} {}{vmid}", short(op), kind.as_deref().unwrap_or("(unread)")),
+                    outcome.to_string(),
+                )
+            }
+            Event::StepStarted { generation, what, .. } => {
+                (format!("step of generation {generation}: {what}"), "started".to_owned())
+            }
+            Event::Step { generation, what, outcome, .. } => {
+                (format!("step of generation {generation}: {what}"), outcome.to_string())
+            }
+        }
+    }
+}
+
 /// Whose signature counted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

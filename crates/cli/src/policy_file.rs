@@ -96,7 +96,9 @@ pub fn first_policy(
                     role: role.clone(),
                     also: vec![],
                     threshold: 1,
-                    standing: !immediate,
+                    // What can lose data is bound to a plan that the host computes.
+                    standing: !immediate
+                        && !matches!(kind.binding(), Binding::PlanOrStanding | Binding::Plan),
                     max_validity_s: if immediate { MAX_VALIDITY_IMMEDIATE_S } else { MAX_VALIDITY_S },
                 }
             })
@@ -264,12 +266,15 @@ mod tests {
         let policy = Policy::decode(&document.encode()).unwrap();
         assert!(policy.may_sign(&alice().public(), Namespace::Enroll).is_some());
         assert!(policy.may_sign(&mallory().public(), Namespace::Op).is_none());
-        assert!(policy.rule(Kind::SnapshotRollback).is_some_and(|rule| rule.standing));
+        for kind in [Kind::SnapshotRollback, Kind::SnapshotDelete] {
+            assert!(policy.rule(kind).is_some_and(|rule| !rule.standing), "{kind} needs a plan");
+        }
         assert!(policy.rule(Kind::GuestDestroy).is_none());
         let text = describe(&policy);
         for says in [
             "alice",
             "snapshot.rollback",
+            "snapshot.rollback   1 of role operators, bound to a plan, valid for at most 60 min",
             "100-999999999",
             &policy.hash().to_string(),
             "job.run             1 of role operators, without a plan, valid for at most 60 min",

@@ -2,7 +2,7 @@
 //! unsigned steps against the bounds.
 
 use authz::RefusalCode;
-use authz::order::{JobParams, Params};
+use authz::order::{JobParams, Params, TemplateSource};
 use authz::policy::Bounds;
 use authz::world::{self, snapshot_free, startable};
 use protocol::plan::Step;
@@ -20,6 +20,8 @@ pub(crate) enum Work<'a> {
     Job(&'a JobParams),
     /// The runner, over a connection of its own.
     Session,
+    /// `writ-privileged`: only root can.
+    Privileged,
     /// Nobody in this version.
     Nobody,
 }
@@ -29,12 +31,13 @@ pub(crate) fn work(params: &Params) -> Work<'_> {
     match params {
         Params::JobRun(params) => Work::Job(params),
         Params::SessionOpen(_) => Work::Session,
-        Params::UsbMount(_)
-        | Params::UsbUnmount(_)
-        | Params::PlanApprove(_)
-        | Params::HostRebind(_)
-        | Params::LogReanchor(_)
-        | Params::AgentUpdate(_) => Work::Nobody,
+        Params::UsbMount(_) | Params::UsbUnmount(_) => Work::Privileged,
+        Params::GuestCreate(params) if matches!(params.template, TemplateSource::Golden { .. }) => {
+            Work::Privileged
+        }
+        Params::PlanApprove(_) | Params::HostRebind(_) | Params::LogReanchor(_) | Params::AgentUpdate(_) => {
+            Work::Nobody
+        }
         _ => Work::Proxmox,
     }
 }

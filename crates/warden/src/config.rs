@@ -51,8 +51,13 @@ pub struct WardenConfig {
     pub socket: PathBuf,
     /// User ids that may connect. Always explicit.
     pub allowed_uids: Vec<u32>,
+    /// User ids that may look at status, queue and log, and ask for plans; nothing else.
+    #[serde(default = "root")]
+    pub reader_uids: Vec<u32>,
     /// Where the runner listens. Absent: signed scripts and sessions are refused.
     pub runner_socket: Option<PathBuf>,
+    /// Where `writ-privileged` listens. Absent: what only root can do is refused.
+    pub privileged_socket: Option<PathBuf>,
     /// How many sessions an operator may have open at once.
     #[serde(default = "one")]
     pub sessions_per_operator: u32,
@@ -66,6 +71,10 @@ pub struct WardenConfig {
 
 fn root() -> PathBuf {
     PathBuf::from("/")
+}
+
+fn root() -> Vec<u32> {
+    vec![0]
 }
 
 const fn one() -> u32 {
@@ -132,11 +141,17 @@ mod tests {
         assert_eq!((config.runner_socket, config.sessions_per_operator), (None, 1));
         let lines: Vec<&str> = text.lines().map(|l| l.trim_start_matches("# ")).collect();
         let line = |key: &str| *lines.iter().find(|l| l.starts_with(key)).unwrap();
-        let with = format!("{}\n{}\n{text}", line("runner_socket ="), line("sessions_per_operator ="));
+        let with = format!(
+            "{}\n{}\n{}\n{text}",
+            line("runner_socket ="),
+            line("privileged_socket ="),
+            line("sessions_per_operator =")
+        );
         let with = with.replace("# pins_dir =", "pins_dir =");
         let config: WardenConfig = parse_toml("warden.toml.example", &with).unwrap();
         assert_eq!(config.proxmox.pins_dir, Some("/run/writ/pins".into()));
         assert_eq!(config.runner_socket, Some("/run/writ-runner/runner.sock".into()));
+        assert_eq!(config.privileged_socket, Some("/run/writ-privileged/privileged.sock".into()));
     }
 
     #[test]
@@ -148,6 +163,7 @@ mod tests {
             ("allowed_uids", "alowed_uids", "did you mean `allowed_uids`"),
             ("allowed_uids = [", "allowed_uids = [] # [", "nobody could ask"),
             ("[proxmox]", "[proxmix]", "did you mean `proxmox`"),
+            ("# privileged_socket", "privileged_sock", "did you mean `privileged_socket`"),
             ("# runner_socket", "runer_socket", "did you mean `runner_socket`"),
             ("# sessions_per_operator = 1", "sessions_per_operator = -1", "line "),
         ] {

@@ -336,11 +336,7 @@ async fn failed(warden: &Warden, call: &Call, upid: &Upid, text: String) -> End 
     let upid = Some(upid.to_string());
     match judged {
         Ok(Judged::NotDone(_)) => End::Not { upid, why: text, refused: true },
-        Ok(judged) => End::Not {
-            upid,
-            why: format!("{text}; the world was not left as it was: {}", judged.seen()),
-            refused: true,
-        },
+        Ok(judged) => End::Not { upid, why: format!("{text}; now {}", judged.seen()), refused: true },
         Err(error) => {
             End::Unknown { upid, why: format!("{text}; and the world could not be read again: {error}") }
         }
@@ -500,7 +496,11 @@ async fn nothing_started(
     book: &mut Option<&mut Book<'_>>,
 ) -> End {
     match look(warden, &action.call, None).await {
-        Ok(Judged::NotDone(_)) if unchanged(warden, at, action, book).await => {
+        // What was wanted may have been so before: a guest that stands at the snapshot already.
+        Ok(judged)
+            if (at == 0 || matches!(judged, Judged::NotDone(_)))
+                && unchanged(warden, at, action, book).await =>
+        {
             End::not_sent("Proxmox started no task of it, and the world is unchanged".to_owned())
         }
         Ok(judged) => {

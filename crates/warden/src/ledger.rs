@@ -16,10 +16,11 @@ use authz::log::{AuditLog, LogError};
 use authz::plan::PlanBook;
 use authz::receipt::Signer;
 use authz::verify::{HostFacts, LogFacts};
-use authz::{Authorized, Event, Kind, Order, Receipt};
+use authz::{Authorized, Event, Order, Receipt};
 use protocol::{Bytes, Envelope, Nonce, Sha256, Signed};
 use serde::{Deserialize, Serialize};
 
+use crate::check;
 use crate::identity::Identity;
 use crate::ops::Program;
 use crate::policies::{Policies, PolicyProblem, Taken};
@@ -104,7 +105,7 @@ pub enum Stage {
         /// The task.
         upid: String,
     },
-    /// The script or session is about to be handed to the runner, or was.
+    /// It is about to be handed to the runner or to `writ-privileged`, or was.
     Handing {
         /// When, unix seconds.
         t0: u64,
@@ -152,10 +153,12 @@ impl OpenOrder {
         Order::decode(&self.payload.0)
     }
 
-    /// Whether it is a script that the runner may have got, and keeps until it is told to forget it.
-    fn may_be_kept_by_runner(&self) -> bool {
+    /// Whether a service of root's may have got it, and keeps it until it is told to forget it.
+    fn may_be_kept_by_another(&self) -> bool {
         matches!(self.stage, Stage::Handing { .. })
-            && self.order().is_ok_and(|order| order.kind() == Kind::JobRun)
+            && self.order().is_ok_and(|order| {
+                matches!(check::work(&order.params), check::Work::Job(_) | check::Work::Privileged)
+            })
     }
 }
 
@@ -306,7 +309,7 @@ impl Ledger {
         for open in open {
             let burned = burned.iter().any(|op| open.op.as_bytes().starts_with(op));
             let ended = ledger.seen.ended.contains_key(&open.op);
-            if !burned || (ended && !open.may_be_kept_by_runner()) {
+            if !burned || (ended && !open.may_be_kept_by_another()) {
                 // Never accepted, so the same order may still come again; or over.
                 ledger.remove_open(&open.op)?;
             } else {
@@ -496,6 +499,11 @@ fn short(op: &Sha256) -> [u8; 16] {
     let mut start = [0; 16];
     start.copy_from_slice(&op.as_bytes()[..16]);
     start
+}
+
+/// Orders that were accepted and have not ended, of a state directory. Changes nothing.
+pub fn open_orders(directory: &Path) -> Result<Vec<OpenOrder>, LedgerError> {
+    read_open(&directory.join(ORDERS))
 }
 
 /// All order files of a directory.

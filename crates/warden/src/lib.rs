@@ -21,10 +21,13 @@
 //! | [`orders`] | a signed order from envelope to receipt, and what a crash left of one |
 //! | [`steps`] | an unsigned step from request to receipt |
 //! | [`runner`] | asks the runner, over its socket |
+//! | [`follow`] | brings a service of root's the policy that it lives by |
+//! | [`privileged`] | what only root can do: handed to `writ-privileged` once |
 //! | [`answers`] | pure: what the runner's answers say of a script or a session |
 //! | [`jobs`] | a signed script: handed to the runner once, its result kept |
 //! | [`results`] | sealed results that wait for the hub |
 //! | [`sessions`] | a signed session: opened by the runner, passed to the agent, watched to its end |
+//! | [`console`] | what root on the host can see without the hub |
 //! | [`questions`] | answers what changes nothing |
 //! | [`server`] | the socket |
 //!
@@ -35,7 +38,9 @@
 pub mod answers;
 pub mod check;
 pub mod config;
+pub mod console;
 mod exec;
+mod follow;
 pub mod hold;
 pub mod identity;
 pub mod jobs;
@@ -44,6 +49,7 @@ pub mod ops;
 pub mod orders;
 mod plans;
 pub mod policies;
+pub mod privileged;
 pub mod questions;
 pub mod queue;
 pub mod results;

@@ -2,6 +2,7 @@
 
 mod audit;
 mod doubt;
+mod plans;
 mod scripts;
 mod sessions;
 

@@ -5,6 +5,7 @@ use crate::prepare::prepare_for_host;
 use crate::prepare::{Circumstances, Wish, prepare};
 use crate::testing::session as session_params;
 use crate::testing::{NOW, believed, done, ended, guest, job, policy, receipt, report, with};
+use authz::Event;
 use protocol::Nonce;
 
 #[test]

@@ -76,6 +76,7 @@ pub(crate) fn config(dir: &Path) -> WardenConfig {
         state_dir: dir.join("state"),
         socket: dir.join("warden.sock"),
         allowed_uids: vec![0],
+        reader_uids: vec![],
         runner_socket: Some(dir.join("runner.sock")),
         sessions_per_operator: 1,
         host_root: "/".into(),
