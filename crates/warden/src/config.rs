@@ -71,6 +71,14 @@ pub struct WardenConfig {
     /// What this host allows less than its policy without a signature.
     #[serde(default)]
     pub bounds: LocalBounds,
+    /// Where the host's own files are looked for: `/sys`, `/proc`, `/run/udev`, templates. Anything but `/`
+    /// is for tests.
+    #[serde(default = "slash")]
+    pub host_root: PathBuf,
+}
+
+fn slash() -> PathBuf {
+    PathBuf::from("/")
 }
 
 fn root() -> Vec<u32> {

@@ -177,7 +177,7 @@ async fn ended_early(warden: &Warden, program: &Program, at: usize, past: Past, 
 /// Harmless whenever it comes, so a lost answer is followed by a look and nothing else.
 async fn put_right(warden: &Warden, undo: &Call) -> String {
     let sent = undo.send(&warden.client).await;
-    match (look(warden, undo).await, sent) {
+    match (look(warden, undo, None).await, sent) {
         (Ok(Judged::Done(seen)), _) => format!("put right: {seen}"),
         (Ok(judged), Err(error)) => format!("NOT put right ({error}): {}", judged.seen()),
         (Ok(judged), Ok(_)) => format!("NOT put right: {}", judged.seen()),
@@ -205,6 +205,9 @@ async fn one(warden: &Warden, at: usize, action: &Action, book: &mut Option<Book
         if let Err(why) = still_so(warden, book.order, at, action).await {
             return End::not_sent(format!("{why}; Proxmox was not called"));
         }
+    }
+    if let Err(why) = call.ready(&warden.near()).await {
+        return End::not_sent(format!("{why}; Proxmox was not called"));
     }
     match send(warden, call).await {
         Ok(Sent::Task(upid)) => {
@@ -265,7 +268,7 @@ async fn before(warden: &Warden, call: &Call) -> Result<(u64, BTreeSet<String>),
 async fn still_so(warden: &Warden, order: &Order, at: usize, action: &Action) -> Result<(), String> {
     let unread = |error: ApiError| format!("the world could not be read again: {error}");
     if at == 0 {
-        let (seen, _) = world::read(&warden.client, &Wanted::of_order(order)).await.map_err(unread)?;
+        let (seen, _) = world::read(&warden.near(), &Wanted::of_order(order)).await.map_err(unread)?;
         return authz::world::check(order, &seen).map_err(|(_, why)| why);
     }
     match &order.guest {
@@ -317,7 +320,7 @@ async fn follow(warden: &Warden, call: &Call, upid: &Upid) -> End {
         TaskEnd::Warnings { count, lines } => judge(warden, call, Some(upid), Some((count, lines))).await,
         TaskEnd::Failed { text, .. } => failed(warden, call, upid, text).await,
         TaskEnd::Unknown { why } => {
-            let seen = match look(warden, call).await {
+            let seen = match look(warden, call, Some(upid)).await {
                 Ok(judged) => format!("now {}", judged.seen()),
                 Err(error) => format!("the world could not be read again: {error}"),
             };
@@ -329,8 +332,9 @@ async fn follow(warden: &Warden, call: &Call, upid: &Upid) -> End {
 
 /// Its own words; and where the world shows the change all the same, that too.
 async fn failed(warden: &Warden, call: &Call, upid: &Upid, text: String) -> End {
+    let judged = look(warden, call, Some(upid)).await;
     let upid = Some(upid.to_string());
-    match look(warden, call).await {
+    match judged {
         Ok(Judged::NotDone(_)) => End::Not { upid, why: text, refused: true },
         Ok(judged) => End::Not { upid, why: format!("{text}; now {}", judged.seen()), refused: true },
         Err(error) => {
@@ -350,8 +354,11 @@ async fn judge(
     let begun = tokio::time::Instant::now();
     let name = upid.map(ToString::to_string);
     loop {
-        match look(warden, call).await {
-            Ok(Judged::Done(seen)) => return End::Done(Done { upid: name, seen, warnings }),
+        match look(warden, call, upid).await {
+            Ok(Judged::Done(seen)) => {
+                let warnings = with_asides(warden, call, upid, warnings).await;
+                return End::Done(Done { upid: name, seen, warnings });
+            }
             // High availability's task ends when the wish is filed, and the guest follows later.
             Ok(_) if patient && begun.elapsed() < HA_PATIENCE => {
                 tokio::time::sleep(Duration::from_secs(2)).await;
@@ -369,11 +376,31 @@ async fn judge(
     }
 }
 
+/// Proxmox's warnings, and what it did otherwise than was asked without calling that a warning.
+async fn with_asides(
+    warden: &Warden,
+    call: &Call,
+    upid: Option<&Upid>,
+    warnings: Option<(u32, Vec<String>)>,
+) -> Option<(u32, Vec<String>)> {
+    let asides = match upid {
+        Some(upid) => call.asides(&warden.client, upid).await,
+        None => Vec::new(),
+    };
+    if asides.is_empty() {
+        return warnings;
+    }
+    let (count, mut lines) = warnings.unwrap_or_default();
+    let more = u32::try_from(asides.len()).unwrap_or(u32::MAX);
+    lines.extend(asides);
+    Some((count.saturating_add(more), lines))
+}
+
 /// Reads the world again after a call; survives short trouble, because what happened is worth knowing.
-async fn look(warden: &Warden, call: &Call) -> Result<Judged, ApiError> {
+async fn look(warden: &Warden, call: &Call, task: Option<&Upid>) -> Result<Judged, ApiError> {
     let mut pause = Duration::from_millis(200);
     loop {
-        match call.judge(&warden.client).await {
+        match call.judge(&warden.near(), task).await {
             Ok(judged) => return Ok(judged),
             Err(error) if pause > Duration::from_secs(8) => return Err(error),
             Err(error) => {
@@ -431,7 +458,8 @@ async fn settle(
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
             FoundTask::CannotTell(doubt) => {
-                let seen = look(warden, call).await.map_or_else(|e| e.to_string(), |j| j.seen().to_owned());
+                let seen =
+                    look(warden, call, None).await.map_or_else(|e| e.to_string(), |j| j.seen().to_owned());
                 let why = format!("the answer was lost, and {doubt}; now {seen}");
                 return End::Unknown { upid: None, why };
             }
@@ -446,7 +474,7 @@ async fn settle_at_once(
     action: &Action,
     book: &mut Option<&mut Book<'_>>,
 ) -> End {
-    match look(warden, &action.call).await {
+    match look(warden, &action.call, None).await {
         Ok(Judged::Done(seen)) => End::Done(Done { upid: None, seen, warnings: None }),
         Ok(Judged::NotDone(seen)) if unchanged(warden, at, action, book).await => {
             End::not_sent(format!("the answer was lost, and the call had no effect: {seen}"))
@@ -467,7 +495,7 @@ async fn nothing_started(
     action: &Action,
     book: &mut Option<&mut Book<'_>>,
 ) -> End {
-    match look(warden, &action.call).await {
+    match look(warden, &action.call, None).await {
         // What was wanted may have been so before: a guest that stands at the snapshot already.
         Ok(judged)
             if (at == 0 || matches!(judged, Judged::NotDone(_)))

@@ -63,7 +63,7 @@ impl Warden {
         if order.kind() == Kind::PlanApprove {
             return Err(ops::not_yet(order));
         }
-        let (seen, _) = world::read(&self.client, &Wanted::of_order(order))
+        let (seen, _) = world::read(&self.near(), &Wanted::of_order(order))
             .await
             .map_err(|error| (RefusalCode::Proxmox, format!("the world could not be read: {error}")))?;
         authz::world::check(order, &seen)?;

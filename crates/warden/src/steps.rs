@@ -79,11 +79,7 @@ impl From<Refused> for Denied {
     }
 }
 
-async fn accept(
-    warden: &Arc<Warden>,
-    step: &Step,
-    generation: u64,
-) -> Result<(Claim, Program), Denied> {
+async fn accept(warden: &Arc<Warden>, step: &Step, generation: u64) -> Result<(Claim, Program), Denied> {
     let policy =
         warden.with_ledger(|_, ledger| ledger.policies().current().bounds().clone()).map_err(Denied::Shut)?;
     let limits = Limits::new(&policy, &warden.config.bounds);

@@ -22,6 +22,7 @@ use crate::queue::Queue;
 use crate::results::Results;
 use crate::runner::Runner;
 use crate::sessions::Sessions;
+use crate::world::Near;
 use crate::{jobs, now};
 
 /// Why the warden does not start, or stops.
@@ -88,6 +89,11 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Warden {
+    /// What the world is read with.
+    pub(crate) fn near(&self) -> Near<'_> {
+        Near { client: &self.client, root: &self.config.host_root }
+    }
+
     /// Opens the state. Gives what a crash left behind, for [`crate::orders::resume`].
     pub fn open(config: WardenConfig) -> Result<(Arc<Self>, Vec<Interrupted>), StartError> {
         let client = config.proxmox.client()?;

@@ -74,9 +74,11 @@ fn config(sim: &Sim, dir: &Path, state: &str) -> WardenConfig {
         socket: dir.join("socket"),
         allowed_uids: vec![0],
         reader_uids: vec![],
+        privileged_socket: None,
         runner_socket: None,
         sessions_per_operator: 1,
         bounds: warden::bounds::LocalBounds::default(),
+        host_root: "/".into(),
         proxmox: ProxmoxConfig {
             api: sim.url(),
             pins: vec![format!("spki:{}", sim.pins().spki)],

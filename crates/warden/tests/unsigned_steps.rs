@@ -60,6 +60,7 @@ impl Rig {
             runner_socket: None,
             sessions_per_operator: 1,
             bounds: local,
+            host_root: "/".into(),
             proxmox: ProxmoxConfig {
                 api: sim.url(),
                 pins: vec![format!("spki:{}", sim.pins().spki)],

@@ -119,7 +119,7 @@ const LOSS: Needs = Needs {
     replication: Need::Must,
     ..CONFIG
 };
-/// The whole guest goes; Proxmox does that to a stopped one only.
+/// The whole guest goes, or is replaced. Proxmox destroys a stopped one only, so one that runs is stopped first.
 const END: Needs = Needs { state: Need::Must, ..LOSS };
 
 impl Kind {

@@ -96,16 +96,13 @@ impl Order {
                 "the lists of params.remove and params.keep, in their order",
             ),
             Params::GuestRestoreOver(params) => {
-                state(RunState::Stopped, "stopped: Proxmox restores over a stopped guest only")?;
                 self.check_volumes()?;
                 let others = self.backups().filter(|volid| **volid != params.archive).count();
                 let fits = others >= 1 && self.backups().count() == others + 1;
                 demand(fits, "pre.backups", "the archive and at least one other backup that must still exist")
             }
-            Params::GuestDestroy(_) => {
-                state(RunState::Stopped, "stopped: Proxmox destroys a stopped guest only")?;
-                self.check_volumes()
-            }
+            // A guest that runs is stopped by the same order; `pre.state` says that it does.
+            Params::GuestDestroy(_) => self.check_volumes(),
             Params::HostRebind(params) => demand(
                 self.host.generation.checked_add(1) == Some(params.generation),
                 "params.generation",

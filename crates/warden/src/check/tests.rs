@@ -3,10 +3,10 @@ use protocol::{GuestIdentity, GuestKind, GuestRef, HostId, Nonce, RunState, Sha2
 use proxmox_client::Snapshot;
 
 use super::*;
-use authz::{RefusalCode, world};
 use crate::world::Observed;
 use authz::Order;
 use authz::world::World;
+use authz::{RefusalCode, world};
 use protocol::report::Known;
 
 fn preconditions(order: &Order, seen: &Observed) -> Result<(), Refused> {
@@ -184,8 +184,5 @@ fn kinds_that_are_not_carried_out_are_refused_by_name() {
         }
     }
     nobody.sort_unstable();
-    assert_eq!(
-        nobody,
-        ["agent.update", "host.rebind", "log.reanchor", "plan.approve"]
-    );
+    assert_eq!(nobody, ["agent.update", "host.rebind", "log.reanchor", "plan.approve"]);
 }

@@ -3,7 +3,8 @@
 use proxmox_client::{ApiError, Client, Started, Upid};
 use serde::{Deserialize, Serialize};
 
-use super::{config, power, snapshot};
+use super::{backup, config, create, destroy, power, restore, settle, snapshot};
+use crate::world::Near;
 
 /// One mutation of Proxmox, as data. Each subject has its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +16,16 @@ pub enum Call {
     Snapshot(snapshot::SnapshotCall),
     /// Options of a guest.
     Config(config::ConfigCall),
+    /// The end of a guest.
+    Destroy(destroy::DestroyCall),
+    /// A backup.
+    Backup(backup::BackupCall),
+    /// A new guest.
+    Create(create::CreateCall),
+    /// A new guest out of a backup.
+    Restore(restore::RestoreCall),
+    /// The options of a new guest.
+    Settle(settle::SettleCall),
 }
 
 /// Which task a call starts, so that it is found again when its answer is lost.
@@ -76,7 +87,7 @@ impl Judged {
 }
 
 /// What every call can answer.
-pub(crate) trait Answers {
+pub(crate) trait Answers: Sync {
     /// As a plan shows it: method, path, and what matters of the parameters.
     fn line(&self) -> String;
     /// None: there is no task, the answer is the end.
@@ -85,6 +96,24 @@ pub(crate) trait Answers {
     fn send(&self, client: &Client) -> impl Future<Output = Result<Sent, ApiError>> + Send;
     /// Reads the world again.
     fn judge(&self, client: &Client) -> impl Future<Output = Result<Judged, ApiError>> + Send;
+    /// What must hold right before it is sent, besides the order's guest being the one that was meant; or
+    /// why it is not sent.
+    fn ready(&self, _near: &Near<'_>) -> impl Future<Output = Result<(), String>> + Send {
+        std::future::ready(Ok(()))
+    }
+    /// [`Self::judge`], where its task is known or more than Proxmox is looked at.
+    fn judge_task(
+        &self,
+        near: &Near<'_>,
+        _task: Option<&Upid>,
+    ) -> impl Future<Output = Result<Judged, ApiError>> + Send {
+        self.judge(near.client)
+    }
+    /// What its task did otherwise than was asked and did not count as a warning (`pve/facts.md` 7.3). It is
+    /// told as one.
+    fn asides(&self, _client: &Client, _task: &Upid) -> impl Future<Output = Vec<String>> + Send {
+        std::future::ready(Vec::new())
+    }
 }
 
 /// Hands each question to the subject's own type.
@@ -94,6 +123,11 @@ macro_rules! each {
             Call::Power($inner) => $answer,
             Call::Snapshot($inner) => $answer,
             Call::Config($inner) => $answer,
+            Call::Destroy($inner) => $answer,
+            Call::Backup($inner) => $answer,
+            Call::Create($inner) => $answer,
+            Call::Restore($inner) => $answer,
+            Call::Settle($inner) => $answer,
         }
     };
 }
@@ -114,8 +148,18 @@ impl Call {
         each!(self, call => call.send(client).await)
     }
 
+    /// Whether it may be sent right now, besides the order's guest being the one that was meant.
+    pub(crate) async fn ready(&self, near: &Near<'_>) -> Result<(), String> {
+        each!(self, call => call.ready(near).await)
+    }
+
     /// Reads the world again and says whether it shows that the call was carried out.
-    pub async fn judge(&self, client: &Client) -> Result<Judged, ApiError> {
-        each!(self, call => call.judge(client).await)
+    pub(crate) async fn judge(&self, near: &Near<'_>, task: Option<&Upid>) -> Result<Judged, ApiError> {
+        each!(self, call => call.judge_task(near, task).await)
+    }
+
+    /// What its task did otherwise than was asked, without counting it as a warning.
+    pub(crate) async fn asides(&self, client: &Client, task: &Upid) -> Vec<String> {
+        each!(self, call => call.asides(client, task).await)
     }
 }

@@ -54,15 +54,19 @@ pub(super) fn set(
     Call::Config(ConfigCall { guest, options, digest: digest.map(str::to_owned) })
 }
 
-/// Tags are a set, in any order and with any of Proxmox's separators; everything else is text.
-fn same(key: &str, wanted: &str, have: &str) -> bool {
+/// Tags are a set, in any order and with any of Proxmox's separators; so are a network device's parts, which
+/// Proxmox may put in an order of its own. Everything else is text.
+pub(super) fn same(key: &str, wanted: &str, have: &str) -> bool {
     let list = |text: &str| {
         let mut tags: Vec<_> =
             text.split([';', ',', ' ']).filter(|t| !t.is_empty()).map(str::to_owned).collect();
         tags.sort_unstable();
         tags
     };
-    wanted == have || (key == "tags" && list(wanted) == list(have))
+    let parts = |text: &str| text.split(',').map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+    wanted == have
+        || (key == "tags" && list(wanted) == list(have))
+        || (key.starts_with("net") && parts(wanted) == parts(have))
 }
 
 impl ConfigCall {

@@ -8,6 +8,10 @@
 //! | [`power`] | start, stop, shutdown, reboot, suspend, resume |
 //! | [`snapshot`] | create, rollback, delete |
 //! | [`config`] | options of a guest |
+//! | [`destroy`] | the end of a guest |
+//! | [`backup`] | take, protect, delete |
+//! | [`create`], [`settle`] | new guests, and their options |
+//! | [`restore`] | guests out of backups |
 //!
 //! A new operation is a variant of its subject's enum with its four answers (line, task, send, judge), an arm in
 //! [`program_of`] and its sentences in [`effects`].
@@ -22,10 +26,15 @@ use protocol::refs::{ConfigDigest, StorageId};
 use protocol::{GuestKind, Vmid};
 use serde::{Deserialize, Serialize};
 
+pub mod backup;
 pub mod call;
 pub mod config;
+pub mod create;
+pub mod destroy;
 pub mod effects;
 pub mod power;
+pub mod restore;
+pub mod settle;
 pub mod snapshot;
 
 pub use call::{Call, Judged, Sent, TaskName};
@@ -123,6 +132,9 @@ pub fn resources(order: &Order) -> BTreeSet<Resource> {
             .map(|volume| storage(&volume.storage()))
             .chain([Resource::Guest(params.owner.vmid)])
             .collect(),
+        Params::BackupProtect(params) => {
+            vec![storage(&params.volume.storage()), Resource::Guest(params.owner.vmid)]
+        }
         Params::BackupPrune(params) => vec![storage(&params.storage), Resource::Guest(params.owner.vmid)],
         Params::VolumeDelete(params) => vec![storage(&params.volume.storage())],
         Params::StorageAdd(params) => vec![storage(&params.storage)],
@@ -136,7 +148,7 @@ pub fn resources(order: &Order) -> BTreeSet<Resource> {
 ///
 /// # Errors
 /// A refusal: of a kind that this version does not carry out, or of something that would not work.
-pub fn program_of(order: &Order, _world: &World) -> Result<Program, Refused> {
+pub fn program_of(order: &Order, world: &World) -> Result<Program, Refused> {
     let target = || match &order.guest {
         Some(guest) => Ok(Target { kind: guest.kind, vmid: guest.vmid }),
         None => Err((RefusalCode::BadOrder, "the order does not say which guest is meant".to_owned())),
@@ -152,6 +164,11 @@ pub fn program_of(order: &Order, _world: &World) -> Result<Program, Refused> {
             one(snapshot::call(order, target()?)?)
         }
         Params::GuestTag(_) => one(config::tags(order, target()?)?),
+        Params::GuestDestroy(params) => destroy::program(order, params, target()?),
+        Params::GuestCreate(params) => create::program(params),
+        Params::GuestRestoreOver(params) => restore::program_over(order, params, target()?, world),
+        Params::BackupCreate(params) => one(backup::create(params, target()?, world)?),
+        Params::BackupDelete(_) | Params::BackupPrune(_) | Params::BackupProtect(_) => backup::program(order),
         _ => Err(not_yet(order)),
     }
 }
@@ -172,7 +189,10 @@ pub fn resources_of_step(step: &Step) -> BTreeSet<Resource> {
 /// `kind`, of what this version does not carry out unsigned.
 pub fn program_of_step(step: &Step) -> Result<Program, Refused> {
     let not_yet = || {
-        let why = format!("this version's warden does not carry out unsigned {} yet: sign an order for it", step.kind());
+        let why = format!(
+            "this version's warden does not carry out unsigned {} yet: sign an order for it",
+            step.kind()
+        );
         (RefusalCode::Kind, why)
     };
     let guest = step.guest().ok_or_else(not_yet)?;
@@ -187,8 +207,13 @@ pub fn program_of_step(step: &Step) -> Result<Program, Refused> {
         Step::SetCores { digest, cores, .. } => set("cores", cores.get().to_string(), digest),
         Step::SetMemory { digest, memory_mib, .. } => set("memory", memory_mib.get().to_string(), digest),
         Step::SetOnboot { digest, onboot, .. } => set("onboot", u8::from(*onboot).to_string(), digest),
-        Step::SetDescription { digest, description, .. } => set("description", description.to_string(), digest),
-        Step::Grow { .. } | Step::Backup { .. } | Step::TemplateDownload { .. } | Step::CreateFromTemplate(_) => {
+        Step::SetDescription { digest, description, .. } => {
+            set("description", description.to_string(), digest)
+        }
+        Step::Grow { .. }
+        | Step::Backup { .. }
+        | Step::TemplateDownload { .. }
+        | Step::CreateFromTemplate(_) => {
             return Err(not_yet());
         }
     };

@@ -56,7 +56,7 @@ async fn accept(
     let authorized = renewed.as_ref().unwrap_or(authorized);
     fresh(warden, authorized)?;
     let order = authorized.get();
-    let (seen, _) = world::read(&warden.client, &Wanted::of_order(order))
+    let (seen, _) = world::read(&warden.near(), &Wanted::of_order(order))
         .await
         .map_err(|error| refuse(RefusalCode::Proxmox, format!("the guest could not be read: {error}")))?;
     authz::world::check(order, &seen).map_err(|(code, why)| refuse(code, why))?;

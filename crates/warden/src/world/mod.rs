@@ -19,9 +19,19 @@ use proxmox_client::{ApiError, Client, ErrorClass};
 pub use guest::{Extent, Observed, observe, observe_all};
 pub use wanted::Wanted;
 
+/// What the world is read with: Proxmox's API, and the host's own files.
+#[derive(Debug, Clone, Copy)]
+pub struct Near<'a> {
+    /// The API.
+    pub client: &'a Client,
+    /// Where the host's files begin; `/` but in tests.
+    pub root: &'a std::path::Path,
+}
+
 /// Reads what is wanted. Only a guest that is wanted and cannot be read is an error: everything else says
 /// in its own place that it is unknown.
-pub async fn read(client: &Client, wanted: &Wanted) -> Result<(World, Option<Observed>), ApiError> {
+pub async fn read(near: &Near<'_>, wanted: &Wanted) -> Result<(World, Option<Observed>), ApiError> {
+    let client = near.client;
     let unread = "nothing that was asked for needs it";
     let mut world = World::unread(unread);
     let mut seen = None;

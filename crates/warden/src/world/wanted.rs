@@ -61,6 +61,11 @@ impl Wanted {
                 let owner = Owner { vmid: params.owner.vmid, kind: params.owner.kind };
                 wanted.backups = Some((owner, stated_storages()));
             }
+            // The new one is what was not there before.
+            Params::BackupCreate(params) => {
+                wanted.storages = true;
+                wanted.backups = own.map(|owner| (owner, vec![params.storage.clone()]));
+            }
             Params::BackupPrune(params) => {
                 let owner = Owner { vmid: params.owner.vmid, kind: params.owner.kind };
                 wanted.backups = Some((owner, vec![params.storage.clone()]));
@@ -85,10 +90,9 @@ impl Wanted {
             Params::StorageAdd(_) | Params::StorageRemove(_) => {
                 (wanted.storages, wanted.disks) = (true, true);
             }
-            Params::BackupCreate(_)
-            | Params::TemplateDownload(_)
-            | Params::DiskMove(_)
-            | Params::GuestRestoreOver(_) => wanted.storages = true,
+            Params::TemplateDownload(_) | Params::DiskMove(_) => wanted.storages = true,
+            // The new guest gets a number that is free.
+            Params::GuestRestoreOver(_) => (wanted.storages, wanted.vmids) = (true, true),
             _ => {}
         }
         wanted

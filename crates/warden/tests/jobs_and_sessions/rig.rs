@@ -81,6 +81,7 @@ pub(crate) fn config(dir: &Path) -> WardenConfig {
         runner_socket: Some(dir.join("runner.sock")),
         sessions_per_operator: 1,
         bounds: warden::bounds::LocalBounds::default(),
+        host_root: "/".into(),
         // Nothing here may reach Proxmox.
         proxmox: ProxmoxConfig {
             api: "https://127.0.0.1:1".into(),

@@ -218,7 +218,7 @@ fn what_goes_is_named_exactly() {
         "nothing stays" => |p, o| { let all = p.keep.split_off(0); p.remove.extend(all); };
         "both goes and stays" => |p, o| p.keep.push(p.remove[0].clone());
         "elsewhere" => |p, o| p.storage = "other".parse().unwrap(););
-    refuse!(GuestDestroy, "running" => |p, o| o.pre.state = Some(RunState::Running);
+    refuse!(GuestDestroy, "a state that nobody knows" => |p, o| o.pre.state = Some(RunState::Unknown);
         "a volume less" => |p, o| o.pre.volumes.as_mut().unwrap().clear();
         "a volume more" => |p, o| {
             let mut more = o.pre.volumes.as_ref().unwrap()[0].clone();
@@ -235,7 +235,7 @@ fn what_goes_is_named_exactly() {
     refuse!(GuestRestoreOver, "the only copy" => |p, o| o.pre.backups.as_mut().unwrap().truncate(1);
         "an archive that is not stated" => |p, o| p.archive = "local:backup/other.vma".parse().unwrap();
         "no backup" => |p, o| p.archive = "local:iso/x.iso".parse().unwrap();
-        "running" => |p, o| o.pre.state = Some(RunState::Running););
+        "a state that nobody knows" => |p, o| o.pre.state = Some(RunState::Unknown););
     refuse!(VolumeDelete, "another volume stated" => |p, o| {
             o.pre.volumes.as_mut().unwrap()[0].volid = "local-lvm:vm-105-disk-2".parse().unwrap();
         };
@@ -260,6 +260,18 @@ fn backup_ref() -> BackupRef {
 fn a_backup() -> TemplateSource {
     let BackupRef { volid: volume, size, ctime } = backup_ref();
     TemplateSource::Backup { volume, size, ctime }
+}
+
+/// The same order stops a guest that runs, and says so in `pre.state`.
+#[test]
+fn a_running_guest_can_be_ended_when_the_order_says_that_it_runs() {
+    for kind in [Kind::GuestDestroy, Kind::GuestRestoreOver] {
+        for state in [RunState::Running, RunState::Stopped] {
+            let mut order = order_of(kind);
+            order.pre.state = Some(state);
+            assert_eq!(Order::decode(&order.encode()).unwrap(), order);
+        }
+    }
 }
 
 /// What no golden order shows: a new guest from a backup, of either kind.
