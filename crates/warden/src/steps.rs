@@ -118,6 +118,7 @@ async fn accept(
         }
     }
     let program = ops::program_of_step(step)?;
+    crate::orders::proxmox::may(warden, &program).await?;
     begin(warden, step, generation, effect, guests_on_host)?;
     Ok((claim, program))
 }
