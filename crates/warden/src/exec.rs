@@ -288,7 +288,9 @@ async fn before(warden: &Warden, call: &Call) -> Result<(u64, BTreeSet<String>),
 async fn still_so(warden: &Warden, order: &Order, at: usize, action: &Action) -> Result<(), String> {
     let unread = |error: ApiError| format!("the world could not be read again: {error}");
     if at == 0 {
-        let (seen, _) = world::read(&warden.client, &Wanted::of_order(order)).await.map_err(unread)?;
+        let (mut seen, _) = world::read(&warden.client, &Wanted::of_order(order)).await.map_err(unread)?;
+        let numbered = order.guest.as_ref().map(|guest| guest.vmid);
+        warden.recognize(&mut seen, numbered).map_err(|(_, why)| why)?;
         return authz::world::check(order, &seen).map_err(|(_, why)| why);
     }
     match &order.guest {

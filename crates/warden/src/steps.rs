@@ -97,6 +97,9 @@ async fn accept(
         Some((kind, vmid)) => Some(observe(&warden.client, kind, vmid).await.map_err(proxmox)?),
         None => None,
     };
+    if let (Some(_), Some(seen)) = (step.guest(), &seen) {
+        warden.still_the_adopted(seen)?;
+    }
     let effect = bounds::admit(step, &limits, seen.as_ref())?;
     let room = bounds::room(step, seen.as_ref())?;
     if room.is_some() || matches!(step, Step::SnapshotCreate { .. }) {

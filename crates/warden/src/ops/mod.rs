@@ -57,7 +57,7 @@ impl std::fmt::Display for Target {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Program {
-    /// At least one.
+    /// Of an adoption or release maybe none: the rest of those is written down by the warden itself.
     pub actions: Vec<Action>,
 }
 
@@ -158,6 +158,7 @@ pub fn program_of(order: &Order, _world: &World) -> Result<Program, Refused> {
         }
         Params::GuestTag(_) => one(config::tags(order, target()?)?),
         Params::GuestConfig(_) | Params::GuestResize(_) => one(config::changes(order, target()?)?),
+        Params::GuestAdopt(_) | Params::GuestRelease(_) => config::care(order, target()?),
         Params::GuestGrow(_) | Params::DiskMove(_) | Params::DiskDetach(_) => {
             one(disk::call(order, target()?)?)
         }
