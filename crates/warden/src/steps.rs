@@ -93,6 +93,9 @@ async fn accept(warden: &Arc<Warden>, step: &Step, generation: u64) -> Result<(C
         Some((kind, vmid)) => Some(observe(&warden.client, kind, vmid).await.map_err(proxmox)?),
         None => None,
     };
+    if let (Some(_), Some(seen)) = (step.guest(), &seen) {
+        warden.still_the_adopted(seen)?;
+    }
     let effect = bounds::admit(step, &limits, seen.as_ref())?;
     let room = bounds::room(step, seen.as_ref())?;
     if room.is_some() || matches!(step, Step::SnapshotCreate { .. }) {
@@ -113,7 +116,8 @@ async fn accept(warden: &Arc<Warden>, step: &Step, generation: u64) -> Result<(C
             guests_on_host += warden.client.guests(kind).await.map_err(proxmox)?.len() as u64;
         }
     }
-    let program = ops::program_of_step(step)?;
+    let program = ops::program_of_step(step, &effect, seen.as_ref())?;
+    crate::orders::proxmox::may(warden, &program).await?;
     begin(warden, step, generation, effect, guests_on_host)?;
     Ok((claim, program))
 }

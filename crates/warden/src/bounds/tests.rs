@@ -39,6 +39,7 @@ fn seen() -> Observed {
         vmid: vmid(101),
         slots: Default::default(),
         paused: false,
+        boot: None,
         volumes: protocol::report::Known::Unknown("not read".into()),
         ha: protocol::report::Known::Unknown("not read".into()),
         replication: protocol::report::Known::Unknown("not read".into()),

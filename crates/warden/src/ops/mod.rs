@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`call`] | one call: how it is sent, which task it starts, what the world shows when it is done |
 //! | [`effects`] | the sentences of a plan: what will be different, hidden side effects too |
+//! | [`rights`] | what the token must be allowed to do for it, asked before a nonce is burned |
 //! | [`power`] | start, stop, shutdown, reboot, suspend, resume |
 //! | [`snapshot`] | create, rollback, delete |
 //! | [`config`] | options of a guest |
@@ -12,6 +13,7 @@
 //! | [`backup`] | take, protect, delete |
 //! | [`create`], [`settle`] | new guests, and their options |
 //! | [`restore`] | guests out of backups |
+//! | [`disk`] | disks: grow, move, detach |
 //!
 //! A new operation is a variant of its subject's enum with its four answers (line, task, send, judge), an arm in
 //! [`program_of`] and its sentences in [`effects`].
@@ -21,9 +23,9 @@ use std::collections::BTreeSet;
 use authz::RefusalCode;
 use authz::order::{Order, Params};
 use authz::world::{Refused, World};
-use protocol::plan::Step;
+use protocol::plan::{Effect, Step};
 use protocol::refs::{ConfigDigest, StorageId};
-use protocol::{GuestKind, Vmid};
+use protocol::{GuestKind, RunState, Vmid};
 use serde::{Deserialize, Serialize};
 
 pub mod backup;
@@ -31,9 +33,11 @@ pub mod call;
 pub mod config;
 pub mod create;
 pub mod destroy;
+pub mod disk;
 pub mod effects;
 pub mod power;
 pub mod restore;
+pub mod rights;
 pub mod settle;
 pub mod snapshot;
 
@@ -62,7 +66,7 @@ impl std::fmt::Display for Target {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Program {
-    /// At least one.
+    /// Of an adoption or release maybe none: the rest of those is written down by the warden itself.
     pub actions: Vec<Action>,
 }
 
@@ -159,6 +163,7 @@ pub fn program_of(order: &Order, world: &World) -> Result<Program, Refused> {
         | Params::GuestShutdown(_)
         | Params::GuestStop(_)
         | Params::GuestReboot(_)
+        | Params::GuestResume(_)
         | Params::GuestSuspend(_) => one(power::call(order, target()?)?),
         Params::SnapshotCreate(_) | Params::SnapshotRollback(_) | Params::SnapshotDelete(_) => {
             one(snapshot::call(order, target()?)?)
@@ -169,7 +174,22 @@ pub fn program_of(order: &Order, world: &World) -> Result<Program, Refused> {
         Params::GuestRestoreOver(params) => restore::program_over(order, params, target()?, world),
         Params::BackupCreate(params) => one(backup::create(params, target()?, world)?),
         Params::BackupDelete(_) | Params::BackupPrune(_) | Params::BackupProtect(_) => backup::program(order),
+        Params::GuestConfig(_) | Params::GuestResize(_) => one(config::changes(order, target()?)?),
+        Params::GuestAdopt(_) | Params::GuestRelease(_) => config::care(order, target()?),
+        Params::GuestGrow(_) | Params::DiskMove(_) | Params::DiskDetach(_) => {
+            one(disk::call(order, target()?)?)
+        }
         _ => Err(not_yet(order)),
+    }
+}
+
+/// What a program compares the world with afterwards and the order does not say: read together with the world
+/// that the program was decided on.
+pub fn complete(program: &mut Program, seen: Option<&Observed>) {
+    for action in &mut program.actions {
+        if let Call::Power(power::PowerCall { to: power::Power::Reboot { was, .. }, .. }) = &mut action.call {
+            *was = seen.and_then(|seen| seen.boot);
+        }
     }
 }
 
@@ -187,7 +207,7 @@ pub fn resources_of_step(step: &Step) -> BTreeSet<Resource> {
 ///
 /// # Errors
 /// `kind`, of what this version does not carry out unsigned.
-pub fn program_of_step(step: &Step) -> Result<Program, Refused> {
+pub fn program_of_step(step: &Step, effect: &Effect, seen: Option<&Observed>) -> Result<Program, Refused> {
     let not_yet = || {
         let why = format!(
             "this version's warden does not carry out unsigned {} yet: sign an order for it",
@@ -210,12 +230,14 @@ pub fn program_of_step(step: &Step) -> Result<Program, Refused> {
         Step::SetDescription { digest, description, .. } => {
             set("description", description.to_string(), digest)
         }
-        Step::Grow { .. }
-        | Step::Backup { .. }
-        | Step::TemplateDownload { .. }
-        | Step::CreateFromTemplate(_) => {
-            return Err(not_yet());
+        Step::Grow { digest, disk, volume, size, .. } => {
+            disk::grow(target, disk, volume, (effect.from, size.get()), digest.as_str())
         }
+        Step::Backup { storage, .. } => {
+            let stopped = seen.is_some_and(|seen| seen.state == RunState::Stopped);
+            backup::unsigned(target, storage, stopped)
+        }
+        Step::TemplateDownload { .. } | Step::CreateFromTemplate(_) => return Err(not_yet()),
     };
     Ok(Program { actions: vec![Action::on_guest(call)] })
 }

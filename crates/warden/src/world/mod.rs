@@ -16,7 +16,7 @@ use protocol::report::Known;
 use protocol::{GuestKind, Vmid};
 use proxmox_client::{ApiError, Client, ErrorClass};
 
-pub use guest::{Extent, Observed, observe, observe_all};
+pub use guest::{Boot, Extent, Observed, observe, observe_all, pending};
 pub use wanted::Wanted;
 
 /// What the world is read with: Proxmox's API, and the host's own files.
