@@ -1,6 +1,7 @@
 //! The command line, with the help that a newcomer reads first.
 
 mod audit;
+mod op;
 mod orders;
 mod parse;
 mod scripts;
@@ -15,7 +16,8 @@ use protocol::HostName;
 use crate::text::parse_duration;
 
 pub use audit::{AuditCommand, CompareArgs, ExportArgs, VerifyArgs};
-pub use orders::{CosignArgs, OpArgs, OpCommand, OpOptions, OrderArgs, SignArgs, SubmitArgs, advice};
+pub use op::{Asked, OpCommand, OpOptions};
+pub use orders::{CosignArgs, OrderArgs, SignArgs, SubmitArgs, advice};
 pub use scripts::{PrintArgs, ResultArgs, RunArgs};
 pub use session::{ConnectArgs, CpArgs, GrantArgs, Mode, ModeArgs, SessionsArgs, SessionsCommand, SshArgs};
 pub use setup::{EnrollCommand, LoginArgs, PolicyCommand};

@@ -8,6 +8,7 @@ mod enroll;
 mod history;
 mod hosts;
 mod login;
+mod look;
 mod op;
 mod orders;
 mod policy;

@@ -1,37 +1,50 @@
-//! `writ op KIND`: an order file from the last report.
+//! `writ op KIND`: an order file from what the host tells of its world.
 
 use std::path::Path;
 
 use authz::{Order, Policy};
-use protocol::{Nonce, Sha256};
+use protocol::report::{HostReport, Known};
+use protocol::{GuestKind, Nonce, Sha256, Vmid};
 
 use super::cosign::signature_paths;
+use super::look::{self, Told};
 use super::{Context, history, now, random, write_new};
-use crate::args::{OpArgs, OpCommand, OpOptions};
+use crate::args::{Asked, OpCommand, OpOptions};
 use crate::cosigning::Needed;
 use crate::error::{Answer, Failure};
-use crate::prepare::{Circumstances, Wish, prepare};
+use crate::prepare::{Circumstances, PrepareError, needs_plan, prepare};
 use crate::render;
-use crate::text::{age, utc};
 
 pub(super) async fn run(ctx: &Context, command: OpCommand) -> Result<Answer, Failure> {
-    let (OpArgs { host, vmid }, options, wish) = split(command);
-    let OpOptions { output, force, reason, ticket, valid, min_signers } = options;
+    let Asked { host, options, wish } = command.ask();
+    let OpOptions { output, force, preview, reason, ticket, valid, min_signers } = options;
     // Before asking anybody: the file must be free.
-    if output.exists() && !force {
+    if output.exists() && !force && !preview {
         return Err(Failure::Exists(output));
     }
     let session = ctx.current_session().await?;
     let believed = session.believed(&host).await?;
-    let detail = session.detail(&believed).await?;
-    let report = detail.report.ok_or_else(|| Failure::NoReport(believed.name().clone()))?;
-    let now = now();
-    let with = Circumstances { nonce: Nonce::from_bytes(random()?), now, valid_s: valid, reason, ticket };
-    let mut order = prepare(&believed, &session.policy, &report, vmid, &wish, with)?;
+    let report = session.detail(&believed).await?.report;
+    let wish = match wish.of_unknown_kind() {
+        Some(vmid) => wish.of_kind(report.as_ref().and_then(|report| kind_of(report, vmid))),
+        None => wish,
+    };
+    let Told { world, source } = look::facts(ctx, &session, &believed, &wish, report.as_ref()).await?;
+    let with =
+        Circumstances { nonce: Nonce::from_bytes(random()?), now: now(), valid_s: valid, reason, ticket };
+    let mut order = prepare(&believed, &session.policy, &world, &wish, with)?;
     order.after = history::after(ctx, &session, &believed)?;
     order.min_signers = min_signers;
+    // What can be asked for is shown in any case; what the host would refuse is not written.
+    if needs_plan(&session.policy, order.kind()) && !preview {
+        return Err(PrepareError::NeedsPlan(order.kind()).into());
+    }
     let signers = enough(&order, &session.policy)?;
     let bytes = order.encode();
+    let shown = format!("{}\n{source}\n", render::order(&order, &Sha256::of(&bytes)));
+    if preview {
+        return Ok(Answer::ok(format!("{shown}Nothing was written.\n")));
+    }
     write_new(&output, &bytes, force)?;
     forget_signature(ctx, &output)?;
     let file = output.display();
@@ -41,16 +54,18 @@ pub(super) async fn run(ctx: &Context, command: OpCommand) -> Result<Answer, Fai
         more => format!("have {more} more operator(s) sign it:\n  writ cosign {file}\n"),
     };
     Ok(Answer::ok(format!(
-        "{}\nFacts from the report of {} ({}), as reported through the hub, not signed; the host reads them again.\n\
-         Written to {file}. Sign it in either way:\n  \
+        "{shown}Written to {file}. Sign it in either way:\n  \
          writ sign {file}\n  \
          ssh-keygen -Y sign -f KEY -n {namespace} {file}\n\
          {more}then send it:\n  \
          writ submit {file}\n",
-        render::order(&order, &Sha256::of(&bytes)),
-        utc(report.collected_at),
-        age(report.collected_at, now),
     )))
+}
+
+/// What a guest is, as last reported.
+fn kind_of(report: &HostReport, vmid: Vmid) -> Option<GuestKind> {
+    let Known::Known(guests) = &report.guests else { return None };
+    guests.iter().find(|guest| guest.vmid == vmid).map(|guest| guest.kind)
 }
 
 /// How many must sign. What nobody could ever gather is said before anybody signs.
@@ -84,16 +99,4 @@ fn forget_signature(ctx: &Context, order: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-fn split(command: OpCommand) -> (OpArgs, OpOptions, Wish) {
-    match command {
-        OpCommand::SnapshotRollback { at, snapshot, start, options } => {
-            (at, options, Wish::Rollback { snapshot, start })
-        }
-        OpCommand::SnapshotDelete { at, snapshot, options } => (at, options, Wish::SnapshotDelete(snapshot)),
-        OpCommand::SnapshotCreate { at, snapshot, options } => (at, options, Wish::SnapshotCreate(snapshot)),
-        OpCommand::GuestStart { at, options } => (at, options, Wish::Start),
-        OpCommand::GuestTag { at, tags, options } => (at, options, Wish::Tag(tags)),
-    }
 }
