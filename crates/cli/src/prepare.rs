@@ -5,7 +5,7 @@
 //! again and refuses on any difference, so a lie can only make an order useless. What a lie could do is
 //! deceive the person who signs, so nothing that could disguise an order gets into one.
 
-use authz::order::{Binding, HostRef, Params, PolicyRef, Preconditions};
+use authz::order::{HostRef, Params, PolicyRef, Preconditions};
 use authz::world::{self, World};
 use authz::{Kind, Order, Policy};
 use protocol::ask::Look;
@@ -211,16 +211,6 @@ fn host_ref(host: &Believed) -> HostRef {
         generation: host.statement.host_key_gen,
         cluster: None,
         name: host.name().clone(),
-    }
-}
-
-/// Whether the host wants the order bound to a plan of its own, under this policy.
-pub fn needs_plan(policy: &Policy, kind: Kind) -> bool {
-    let stands = policy.rule(kind).is_some_and(|rule| rule.standing);
-    match kind.binding() {
-        Binding::None | Binding::Immediate => false,
-        Binding::PlanOrStanding | Binding::Standing => !stands,
-        Binding::Plan => true,
     }
 }
 

@@ -1,10 +1,10 @@
 //! Pure checks of the live world against what was signed ([`authz::world`] does the comparing), and of
 //! unsigned steps against the bounds.
 
+use authz::RefusalCode;
 use authz::order::{JobParams, Params};
 use authz::policy::Bounds;
 use authz::world::{self, snapshot_free, startable};
-use authz::RefusalCode;
 use protocol::plan::Step;
 
 use crate::world::Observed;

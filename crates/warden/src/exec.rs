@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use authz::{Order, Outcome};
 use protocol::frame::OrderState;
-use proxmox_client::{ApiError, Delivery, Doubt, ErrorClass, FindTask, FoundTask, TaskEnd, TaskFilter, TaskSource, Upid};
+use proxmox_client::{
+    ApiError, Delivery, Doubt, ErrorClass, FindTask, FoundTask, TaskEnd, TaskFilter, TaskSource, Upid,
+};
 
 use crate::hold::{self, Point};
 use crate::ledger::{OpenOrder, Stage};
@@ -108,7 +110,8 @@ pub(crate) async fn run(warden: &Warden, program: &Program, mut book: Option<Boo
 /// What became of a program that a crash interrupted at `stage`. Later calls are not made: whoever wants them
 /// signs a new order.
 pub(crate) async fn resume(warden: &Warden, program: &Program, mut book: Book<'_>) -> Outcome {
-    let unreadable = || Outcome::Unknown { upid: None, why: safe("how far the order had come cannot be read any more") };
+    let unreadable =
+        || Outcome::Unknown { upid: None, why: safe("how far the order had come cannot be read any more") };
     let (at, end) = match book.open.stage.clone() {
         Stage::Verified {} => {
             let why = "the warden ended after the nonce was burned and before Proxmox was called";
@@ -329,10 +332,10 @@ async fn failed(warden: &Warden, call: &Call, upid: &Upid, text: String) -> End 
     let upid = Some(upid.to_string());
     match look(warden, call).await {
         Ok(Judged::NotDone(_)) => End::Not { upid, why: text, refused: true },
-        Ok(judged) => {
-            End::Not { upid, why: format!("{text}; the world was not left as it was: {}", judged.seen()), refused: true }
+        Ok(judged) => End::Not { upid, why: format!("{text}; now {}", judged.seen()), refused: true },
+        Err(error) => {
+            End::Unknown { upid, why: format!("{text}; and the world could not be read again: {error}") }
         }
-        Err(error) => End::Unknown { upid, why: format!("{text}; and the world could not be read again: {error}") },
     }
 }
 
@@ -358,7 +361,8 @@ async fn judge(
                 return End::Unknown { upid: name, why };
             }
             Err(error) => {
-                let why = format!("Proxmox says that it is done, but the world could not be read again: {error}");
+                let why =
+                    format!("Proxmox says that it is done, but the world could not be read again: {error}");
                 return End::Unknown { upid: name, why };
             }
         }
@@ -412,7 +416,8 @@ async fn settle(
                 return follow(warden, call, &upid).await;
             }
             FoundTask::Several(found) => {
-                let why = format!("{} tasks could be the one that this call started: look at them", found.len());
+                let why =
+                    format!("{} tasks could be the one that this call started: look at them", found.len());
                 return End::Unknown { upid: None, why };
             }
             FoundTask::NotFound => return nothing_started(warden, at, action, book).await,

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use authz::files::{self, FileError};
 use authz::journal::{Compacted, JournalError, NonceJournal};
-use authz::plan::PlanBook;
 use authz::log::{AuditLog, LogError};
+use authz::plan::PlanBook;
 use authz::receipt::Signer;
 use authz::verify::{HostFacts, LogFacts};
 use authz::{Authorized, Event, Kind, Order, Receipt};
@@ -356,11 +356,7 @@ impl Ledger {
     }
 
     /// Runs `f` with what [`authz::verify::verify`] has to know.
-    pub fn with_facts<T>(
-        &self,
-        plans: Option<(&PlanBook, u64)>,
-        f: impl FnOnce(&HostFacts<'_>) -> T,
-    ) -> T {
+    pub fn with_facts<T>(&self, plans: Option<(&PlanBook, u64)>, f: impl FnOnce(&HostFacts<'_>) -> T) -> T {
         f(&HostFacts {
             clock: self.policies.clock(crate::now()),
             stale: self.policies.is_stale(crate::now()),

@@ -9,11 +9,11 @@ use protocol::report::Known;
 use protocol::text::SafeText;
 use protocol::{Bytes, Sha256, Signed};
 
+use crate::now;
 use crate::ops::{self, Program};
 use crate::policies::boottime;
 use crate::warden::{Shut, Warden, lock};
 use crate::world::{self, Wanted};
-use crate::now;
 
 /// Most plans that are computed within a minute: each costs a dozen calls to Proxmox.
 const PER_MINUTE: usize = 30;

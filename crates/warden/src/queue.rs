@@ -42,7 +42,9 @@ pub struct Entry {
 
 /// There are too many.
 #[derive(Debug, thiserror::Error)]
-#[error("{MAX_WAITING} orders are waiting on this host already: send it again when they are done (`writ-warden queue` on the host)")]
+#[error(
+    "{MAX_WAITING} orders are waiting on this host already: send it again when they are done (`writ-warden queue` on the host)"
+)]
 pub struct Full;
 
 /// Keeps others away from its resources until it is dropped.
@@ -154,11 +156,14 @@ mod tests {
         // Another guest is no reason to wait.
         let (_beside, waited) = queue.claim(guests(&[101]), &op(2)).await.unwrap();
         assert!(!waited);
-        assert!(matches!(queue.try_claim(guests(&[100, 102]), None), Err(Resource::Guest(vmid)) if vmid.get() == 100));
+        assert!(
+            matches!(queue.try_claim(guests(&[100, 102]), None), Err(Resource::Guest(vmid)) if vmid.get() == 100)
+        );
         let mut waiting = Vec::new();
         for number in 3..6 {
             let claim = queue.clone();
-            waiting.push(tokio::spawn(async move { claim.claim(guests(&[100]), &op(number)).await.unwrap() }));
+            waiting
+                .push(tokio::spawn(async move { claim.claim(guests(&[100]), &op(number)).await.unwrap() }));
             while queue.entries().len() < usize::from(number) {
                 tokio::task::yield_now().await;
             }

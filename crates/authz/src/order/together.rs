@@ -22,9 +22,9 @@ impl Order {
     }
 
     /// What the parts must say together, once each of them is right.
-    pub(super) fn check_together(&self) -> Result<(), OrderError> {
+    pub(super) fn check_together(&self, draft: bool) -> Result<(), OrderError> {
         let kind = self.kind();
-        if matches!(self.params, Params::PlanApprove(_)) && self.plan.is_none() {
+        if !draft && matches!(self.params, Params::PlanApprove(_)) && self.plan.is_none() {
             return Err(OrderError::Precondition { kind, missing: "plan" });
         }
         self.parts().map_err(|(field, allowed)| OrderError::Range { kind, field, allowed })

@@ -41,7 +41,7 @@ pub struct OpOptions {
     #[arg(long, help_heading = "The order")]
     pub force: bool,
     /// Only print what would be ordered: no file is written
-    #[arg(long, conflicts_with_all = ["output", "force"], help_heading = "The order")]
+    #[arg(long, conflicts_with_all = ["output", "force", "plan"], help_heading = "The order")]
     pub preview: bool,
     /// Why, for the people who read the order and the log
     #[arg(long, default_value = "", help_heading = "The order")]
@@ -55,6 +55,9 @@ pub struct OpOptions {
     /// How many operators must sign, where that is more than the policy wants
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=8), value_name = "N", help_heading = "The order")]
     pub min_signers: u32,
+    /// Bind the order to a plan that the host computes, also where the policy lets it do without: the plan says what will be done, and can be used for 15 minutes
+    #[arg(long, help_heading = "The order")]
+    pub plan: bool,
 }
 
 /// What kinds without words of their own need.

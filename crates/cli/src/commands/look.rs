@@ -4,16 +4,19 @@
 use std::fmt;
 
 use authz::world::World;
-use protocol::ask::{Look, Question, Reply};
-use protocol::report::HostReport;
+use protocol::ask::{Look, Owner, Question, Reply};
+use protocol::report::{HostReport, Known};
 use protocol::text::printable;
+use protocol::{GuestKind, Vmid};
 
 use super::{Context, Session, now};
-use crate::error::Failure;
+use crate::args::LookArgs;
+use crate::error::{Answer, Failure};
 use crate::hub::HubError;
 use crate::prepare::{Wish, of_report};
+use crate::render_world;
 use crate::resolve::Believed;
-use crate::text::{age, utc};
+use crate::text::{self, age, utc};
 
 /// A world, and who told it.
 pub(super) struct Told {
@@ -43,6 +46,41 @@ impl fmt::Display for Source {
             ),
         }
     }
+}
+
+/// `writ look`
+pub(super) async fn run(ctx: &Context, args: LookArgs) -> Result<Answer, Failure> {
+    let LookArgs { host, vmid, json } = args;
+    let session = ctx.current_session().await?;
+    let believed = session.believed(&host).await?;
+    let look = match vmid {
+        // Whose backups they are can be asked only with its kind.
+        Some(vmid) => {
+            let report = session.detail(&believed).await?.report;
+            let kind = report.and_then(|report| kind_of(&report, vmid));
+            let owner = kind.map(|kind| Owner { vmid, kind });
+            Look { guest: Some(vmid), owner, ..Look::default() }
+        }
+        None => Look { backing: true, disks: true, vmids: true, ..Look::default() },
+    };
+    let world = match ask(&session, &believed, look).await {
+        Ok(world) => world,
+        Err(Unanswered::Hub(error)) => return Err(error.into()),
+        Err(Unanswered::Host(why)) => {
+            return Err(Failure::other(format!("host '{host}' was asked, and did not tell: {why}")));
+        }
+    };
+    if json {
+        return Ok(Answer::ok(text::json(&world)));
+    }
+    let source = Source::Host { name: host.to_string() };
+    Ok(Answer::ok(format!("{}{source}\n", render_world::world(&world, vmid))))
+}
+
+/// What a guest is, as last reported.
+pub(super) fn kind_of(report: &HostReport, vmid: Vmid) -> Option<GuestKind> {
+    let Known::Known(guests) = &report.guests else { return None };
+    guests.iter().find(|guest| guest.vmid == vmid).map(|guest| guest.kind)
 }
 
 /// What the wish needs to know.

@@ -3,21 +3,21 @@
 use std::path::Path;
 
 use authz::{Order, Policy};
-use protocol::report::{HostReport, Known};
-use protocol::{GuestKind, Nonce, Sha256, Vmid};
+use protocol::{Nonce, Sha256};
 
 use super::cosign::signature_paths;
 use super::look::{self, Told};
-use super::{Context, history, now, random, write_new};
+use super::{Context, history, now, planned, random, write_new};
 use crate::args::{Asked, OpCommand, OpOptions};
 use crate::cosigning::Needed;
 use crate::error::{Answer, Failure};
-use crate::prepare::{Circumstances, PrepareError, needs_plan, prepare};
+use crate::planned::is_wanted;
+use crate::prepare::{Circumstances, PrepareError, prepare};
 use crate::render;
 
 pub(super) async fn run(ctx: &Context, command: OpCommand) -> Result<Answer, Failure> {
     let Asked { host, options, wish } = command.ask();
-    let OpOptions { output, force, preview, reason, ticket, valid, min_signers } = options;
+    let OpOptions { output, force, preview, reason, ticket, valid, min_signers, plan } = options;
     // Before asking anybody: the file must be free.
     if output.exists() && !force && !preview {
         return Err(Failure::Exists(output));
@@ -26,7 +26,10 @@ pub(super) async fn run(ctx: &Context, command: OpCommand) -> Result<Answer, Fai
     let believed = session.believed(&host).await?;
     let report = session.detail(&believed).await?.report;
     let wish = match wish.of_unknown_kind() {
-        Some(vmid) => wish.of_kind(report.as_ref().and_then(|report| kind_of(report, vmid))),
+        Some(vmid) => {
+            let kind = report.as_ref().and_then(|report| look::kind_of(report, vmid));
+            wish.of_kind(Some(kind.ok_or(PrepareError::WhoseBackups(vmid))?))
+        }
         None => wish,
     };
     let Told { world, source } = look::facts(ctx, &session, &believed, &wish, report.as_ref()).await?;
@@ -35,18 +38,23 @@ pub(super) async fn run(ctx: &Context, command: OpCommand) -> Result<Answer, Fai
     let mut order = prepare(&believed, &session.policy, &world, &wish, with)?;
     order.after = history::after(ctx, &session, &believed)?;
     order.min_signers = min_signers;
-    // What can be asked for is shown in any case; what the host would refuse is not written.
-    if needs_plan(&session.policy, order.kind()) && !preview {
-        return Err(PrepareError::NeedsPlan(order.kind()).into());
-    }
     let signers = enough(&order, &session.policy)?;
-    let bytes = order.encode();
-    let shown = format!("{}\n{source}\n", render::order(&order, &Sha256::of(&bytes)));
+    let shown = |order: &Order, plan: &str| {
+        let op = Sha256::of(&order.encode());
+        format!("{}{plan}\n{source}\n", render::order(order, &op))
+    };
     if preview {
-        return Ok(Answer::ok(format!("{shown}Nothing was written.\n")));
+        // A plan takes a place in the host's memory, so none is asked for.
+        let plan = is_wanted(order.kind(), &session.policy);
+        let plan = if plan { "Written, it would be bound to a plan that the host computes. " } else { "" };
+        return Ok(Answer::ok(format!("{}{plan}Nothing was written.\n", shown(&order, ""))));
     }
-    write_new(&output, &bytes, force)?;
+    let made = planned::obtain(&session, &believed, &mut order, plan).await?;
+    write_new(&output, &order.encode(), force)?;
     forget_signature(ctx, &output)?;
+    planned::keep(ctx, &output, made.as_ref(), force)?;
+    let plan = made.map(|made| format!("\n{}", made.text)).unwrap_or_default();
+    let shown = shown(&order, &plan);
     let file = output.display();
     let namespace = order.kind().namespace();
     let more = match signers - 1 {
@@ -60,12 +68,6 @@ pub(super) async fn run(ctx: &Context, command: OpCommand) -> Result<Answer, Fai
          {more}then send it:\n  \
          writ submit {file}\n",
     )))
-}
-
-/// What a guest is, as last reported.
-fn kind_of(report: &HostReport, vmid: Vmid) -> Option<GuestKind> {
-    let Known::Known(guests) = &report.guests else { return None };
-    guests.iter().find(|guest| guest.vmid == vmid).map(|guest| guest.kind)
 }
 
 /// How many must sign. What nobody could ever gather is said before anybody signs.

@@ -2,6 +2,7 @@
 
 mod audit;
 mod doubt;
+mod op;
 mod scripts;
 mod sessions;
 

@@ -88,9 +88,9 @@ pub enum PrepareError {
     /// Nobody may order it.
     #[error("your policy has no rule for {0}: the host would refuse the order")]
     NoRule(Kind),
-    /// A plan would be needed.
+    /// A plan would be needed, and nobody makes one for this kind.
     #[error(
-        "your policy does not let {0} stand without a plan, and hosts cannot compute plans yet: the host would refuse the order"
+        "your policy does not let {0} stand without a plan, and there are no plans for it: the host would refuse the order; let it stand in the policy (`writ policy next`)"
     )]
     NeedsPlan(Kind),
     /// More signatures than one person can give.

@@ -4,7 +4,7 @@
 use authz::order::{Params, PolicyRef, Preconditions};
 use authz::{Kind, Order, Policy};
 
-use super::{Circumstances, PrepareError, check_rule, host_ref, needs_plan};
+use super::{Circumstances, PrepareError, check_rule, host_ref};
 use crate::resolve::Believed;
 
 /// How long such an order may be valid when `wish_s` would do; seconds.
@@ -21,7 +21,8 @@ pub fn prepare_for_host(
 ) -> Result<Order, PrepareError> {
     let kind = params.kind();
     check_rule(policy, kind, with.valid_s)?;
-    if needs_plan(policy, kind) {
+    // The runner, which carries such orders out, remembers no plans.
+    if crate::planned::is_wanted(kind, policy) {
         return Err(PrepareError::NeedsPlan(kind));
     }
     if let Some(rule) = policy.rule(kind).filter(|rule| rule.threshold > 1) {

@@ -229,5 +229,8 @@ fn kinds_that_are_not_carried_out_are_refused_by_name() {
         }
     }
     nobody.sort_unstable();
-    assert_eq!(nobody, ["agent.update", "host.rebind", "log.reanchor", "plan.approve", "usb.mount", "usb.unmount"]);
+    assert_eq!(
+        nobody,
+        ["agent.update", "host.rebind", "log.reanchor", "plan.approve", "usb.mount", "usb.unmount"]
+    );
 }

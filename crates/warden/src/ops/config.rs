@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use authz::RefusalCode;
 use authz::order::{Order, Params};
 use authz::world::Refused;
-use authz::RefusalCode;
 use protocol::Tag;
 use proxmox_client::{ApiError, Client, ConfigChange};
 use serde::{Deserialize, Serialize};
@@ -57,7 +57,8 @@ pub(super) fn set(
 /// Tags are a set, in any order and with any of Proxmox's separators; everything else is text.
 fn same(key: &str, wanted: &str, have: &str) -> bool {
     let list = |text: &str| {
-        let mut tags: Vec<_> = text.split([';', ',', ' ']).filter(|t| !t.is_empty()).map(str::to_owned).collect();
+        let mut tags: Vec<_> =
+            text.split([';', ',', ' ']).filter(|t| !t.is_empty()).map(str::to_owned).collect();
         tags.sort_unstable();
         tags
     };
@@ -110,10 +111,11 @@ impl Answers for ConfigCall {
             Some(digest) => digest.clone(),
             None => client.guest_config(kind, vmid).await?.digest,
         };
-        let change = self.options.iter().fold(ConfigChange::new(&digest), |change, (key, value)| match value {
-            Some(value) => change.set(key, value),
-            None => change.delete(key),
-        });
+        let change =
+            self.options.iter().fold(ConfigChange::new(&digest), |change, (key, value)| match value {
+                Some(value) => change.set(key, value),
+                None => change.delete(key),
+            });
         client.change_config_now(kind, vmid, &change).await?;
         Ok(Sent::AtOnce)
     }

@@ -39,9 +39,10 @@ impl Effects {
 
     fn of(&mut self, order: &Order, guest: Option<&GuestNow>) {
         let runs = guest.is_some_and(|guest| guest.state == RunState::Running);
-        let called = order.guest.as_ref().map_or_else(String::new, |guest| {
-            format!("{} {} ({})", guest.kind, guest.vmid, guest.name)
-        });
+        let called = order
+            .guest
+            .as_ref()
+            .map_or_else(String::new, |guest| format!("{} {} ({})", guest.kind, guest.vmid, guest.name));
         match &order.params {
             Params::GuestStart(_) => self.say(format!("{called} is started")),
             Params::GuestTag(params) => {
@@ -72,7 +73,10 @@ impl Effects {
             }
             Params::SnapshotDelete(_) => {
                 if let Some(snapshot) = &order.pre.snapshot {
-                    self.say(format!("snapshot {} of {called} is deleted and cannot be brought back", snapshot.name));
+                    self.say(format!(
+                        "snapshot {} of {called} is deleted and cannot be brought back",
+                        snapshot.name
+                    ));
                 }
                 self.say("the guest itself stays as it is");
             }

@@ -14,9 +14,9 @@
 
 use std::collections::BTreeSet;
 
+use authz::RefusalCode;
 use authz::order::{Order, Params};
 use authz::world::{Refused, World};
-use authz::RefusalCode;
 use protocol::plan::Step;
 use protocol::refs::StorageId;
 use protocol::{GuestKind, Vmid};

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use authz::RefusalCode;
 use authz::order::{Order, Params};
 use authz::world::Refused;
-use authz::RefusalCode;
 use protocol::{GuestKind, RunState};
 use proxmox_client::{ApiError, Client, Shutdown};
 use serde::{Deserialize, Serialize};
@@ -54,9 +54,7 @@ pub(super) fn call(order: &Order, guest: Target) -> Result<Call, Refused> {
     let to = match &order.params {
         Params::GuestStart(_) => Power::Start {},
         Params::GuestStop(_) => Power::Stop {},
-        Params::GuestShutdown(params) => {
-            Power::Shutdown { timeout_s: params.timeout_s, force: params.force }
-        }
+        Params::GuestShutdown(params) => Power::Shutdown { timeout_s: params.timeout_s, force: params.force },
         Params::GuestReboot(params) => Power::Reboot { timeout_s: params.timeout_s },
         Params::GuestSuspend(params) if params.to_disk => {
             // Needs VM.Config.Disk and a state storage, and Proxmox clears the lock only for root.

@@ -21,7 +21,8 @@ pub(super) async fn carry_out(
     authorized: &Authorized<Order>,
     progress: &Progress,
 ) -> Result<Written, Denied> {
-    let Accepted { mut open, order, program, _claim } = accept(warden, envelope, authorized, progress).await?;
+    let Accepted { mut open, order, program, _claim } =
+        accept(warden, envelope, authorized, progress).await?;
     let book = Book { open: &mut open, order: &order, progress };
     let outcome = exec::run(warden, &program, Some(book)).await;
     Ok(finish(warden, &open, &order, outcome).await)

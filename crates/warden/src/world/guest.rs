@@ -80,7 +80,8 @@ pub async fn observe_all(
     let config = client.guest_config(kind, vmid).await?;
     let slots = config.volids();
     let unread = || "nothing that was asked for needs it".to_owned();
-    let volumes = if extent.volumes { volumes(client, number, &slots).await } else { Known::Unknown(unread()) };
+    let volumes =
+        if extent.volumes { volumes(client, number, &slots).await } else { Known::Unknown(unread()) };
     let ha = if extent.ha { ha(client, number).await } else { Known::Unknown(unread()) };
     let replication =
         if extent.replication { replication(client, number).await } else { Known::Unknown(unread()) };
@@ -139,13 +140,17 @@ async fn volumes(client: &Client, vmid: Vmid, slots: &BTreeMap<String, String>) 
             let filter = ContentFilter { content: None, vmid: Some(client_vmid(vmid)) };
             match client.storage_content(&parsed, filter).await {
                 Ok(list) => storages.insert(storage, list),
-                Err(error) => return Known::Unknown(format!("storage {storage} could not be listed: {error}")),
+                Err(error) => {
+                    return Known::Unknown(format!("storage {storage} could not be listed: {error}"));
+                }
             };
         }
         let listed = storages.get(storage).into_iter().flatten().find(|volume| volume.volid.as_str() == name);
         match listed.and_then(volume_ref) {
             Some(volume) => found.push(volume),
-            None => return Known::Unknown(format!("storage {storage} does not tell size and format of {name}")),
+            None => {
+                return Known::Unknown(format!("storage {storage} does not tell size and format of {name}"));
+            }
         }
     }
     found.sort();

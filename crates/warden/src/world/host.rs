@@ -92,7 +92,10 @@ pub(super) async fn storages(client: &Client) -> Known<BTreeMap<StorageId, Known
 pub(super) async fn vmids(client: &Client) -> Known<BTreeSet<Vmid>> {
     match client.cluster_resources_of(ResourceFilter::Guests).await {
         Ok(list) => Known::Known(
-            list.iter().filter_map(|resource| resource.vmid).filter_map(|vmid| Vmid::try_from(vmid.get()).ok()).collect(),
+            list.iter()
+                .filter_map(|resource| resource.vmid)
+                .filter_map(|vmid| Vmid::try_from(vmid.get()).ok())
+                .collect(),
         ),
         Err(error) => Known::Unknown(format!("the guests could not be listed: {error}")),
     }
