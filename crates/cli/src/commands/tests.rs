@@ -2,7 +2,7 @@
 
 mod audit;
 mod doubt;
-mod plans;
+mod op;
 mod scripts;
 mod sessions;
 
