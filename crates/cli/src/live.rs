@@ -27,6 +27,7 @@ pub fn look(order: &Order) -> Look {
     let stated: BTreeSet<_> = pre.backups.iter().flatten().map(|backup| backup.volid.storage()).collect();
     let owner = match &order.params {
         Params::BackupDelete(params) => Some(Owner { vmid: params.owner.vmid, kind: params.owner.kind }),
+        Params::BackupProtect(params) => Some(Owner { vmid: params.owner.vmid, kind: params.owner.kind }),
         Params::BackupPrune(params) => Some(Owner { vmid: params.owner.vmid, kind: params.owner.kind }),
         _ => order
             .guest
@@ -42,8 +43,13 @@ pub fn look(order: &Order) -> Look {
         Params::BackupPrune(params) => look.storages = vec![params.storage.clone()],
         Params::GuestCreate(params) => {
             (look.vmids, look.backing) = (true, true);
-            if let TemplateSource::Guest { vmid, .. } = &params.template {
-                look.template = Some(*vmid);
+            match &params.template {
+                TemplateSource::Guest { vmid, .. } => look.template = Some(*vmid),
+                TemplateSource::Backup { volume, .. } => {
+                    look.owner = volume.backup_owner().map(|(kind, vmid)| Owner { vmid, kind });
+                    look.storages = vec![volume.storage()];
+                }
+                _ => {}
             }
         }
         Params::VolumeDelete(params) => {
@@ -53,10 +59,9 @@ pub fn look(order: &Order) -> Look {
             }
         }
         Params::StorageAdd(_) | Params::StorageRemove(_) => (look.backing, look.disks) = (true, true),
-        Params::BackupCreate(_)
-        | Params::TemplateDownload(_)
-        | Params::DiskMove(_)
-        | Params::GuestRestoreOver(_) => look.backing = true,
+        Params::BackupCreate(_) | Params::TemplateDownload(_) | Params::DiskMove(_) => look.backing = true,
+        // The new guest gets a number that is free.
+        Params::GuestRestoreOver(_) => (look.backing, look.vmids) = (true, true),
         _ => {}
     }
     look
