@@ -117,6 +117,7 @@ impl FakeWarden {
             | WardenRequest::Session { .. }
             | WardenRequest::Policy { .. }
             | WardenRequest::Queue {}
+            | WardenRequest::Smart { .. }
             | WardenRequest::Ask { .. }
             | WardenRequest::Results {}
             | WardenRequest::Result { .. }

@@ -44,7 +44,7 @@ pub fn look(order: &Order) -> Look {
         Params::GuestCreate(params) => {
             (look.vmids, look.backing) = (true, true);
             match &params.template {
-                TemplateSource::Archive { .. } => {}
+                TemplateSource::Archive { .. } | TemplateSource::Golden { .. } => {}
                 TemplateSource::Guest { vmid, .. } => look.template = Some(*vmid),
                 TemplateSource::Backup { volume, .. } => {
                     look.owner = volume.backup_owner().map(|(kind, vmid)| Owner { vmid, kind });
@@ -59,10 +59,9 @@ pub fn look(order: &Order) -> Look {
             }
         }
         Params::StorageAdd(_) | Params::StorageRemove(_) => (look.backing, look.disks) = (true, true),
-        Params::BackupCreate(_)
-        | Params::TemplateDownload(_)
-        | Params::DiskMove(_)
-        | Params::GuestRestoreOver(_) => look.backing = true,
+        Params::BackupCreate(_) | Params::TemplateDownload(_) | Params::DiskMove(_) => look.backing = true,
+        // The new guest gets a number that is free.
+        Params::GuestRestoreOver(_) => (look.backing, look.vmids) = (true, true),
         _ => {}
     }
     look

@@ -43,7 +43,7 @@ impl Warden {
     /// Computes, signs and remembers the plan of a draft.
     pub(crate) async fn plan(&self, draft: &Bytes) -> Result<Signed, Refused> {
         lock(&self.plans).count(boottime())?;
-        let order = Order::decode(&draft.0)
+        let order = Order::decode_draft(&draft.0)
             .map_err(|error| (RefusalCode::BadOrder, format!("the draft cannot be read: {error}")))?;
         let (seen, program) = self.look_ahead(&order).await?;
         let plan = self.computed(&order, &seen, &program)?;

@@ -177,7 +177,10 @@ async fn has_tags(stand: &Stand, wanted: &[&str]) -> bool {
 /// Prepare, sign with plain OpenSSH, submit, verify the receipt.
 async fn rollback(stand: &Stand, report: &mut Report) -> Fallible<()> {
     prepare(stand, "order.json").await?;
-    report.done("writ op snapshot.rollback web1 101 before-update", "order.json, one typed order");
+    report.done(
+        "writ op snapshot.rollback web1 101 before-update",
+        "order.json, bound to a plan that the host signed",
+    );
     stand.ssh_sign("alice", "order.json").await?;
     report.done("ssh-keygen -Y sign -n op.v1@writ order.json", "plain OpenSSH is a complete signer");
     let out = stand.writ(&["submit", "order.json"]).await?;

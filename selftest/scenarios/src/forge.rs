@@ -32,6 +32,11 @@ pub fn again(bytes: &[u8], nonce: u8) -> Fallible<Vec<u8>> {
     variant(bytes, nonce, |_| ())
 }
 
+/// The same, bound to no plan.
+pub fn unbound(bytes: &[u8]) -> Fallible<Vec<u8>> {
+    variant(bytes, 0xa7, |order| order.plan = None)
+}
+
 /// One byte of the reason changed, which leaves the order readable.
 pub fn one_byte(bytes: &[u8], text: &str) -> Fallible<Vec<u8>> {
     let at = bytes

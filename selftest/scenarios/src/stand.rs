@@ -69,11 +69,24 @@ impl Stand {
 
     /// The whole stand, enrolled and connected, as most tests want it.
     pub async fn enrolled() -> Fallible<Self> {
+        Self::enrolled_with(false).await
+    }
+
+    /// The same under a policy that lets rollbacks stand without a plan: for tests in which the warden is started
+    /// again between signing and carrying out, when it remembers no plan.
+    pub async fn standing() -> Fallible<Self> {
+        Self::enrolled_with(true).await
+    }
+
+    async fn enrolled_with(standing: bool) -> Fallible<Self> {
         let mut stand = Self::new().await?;
         stand.start_sim().await?;
         stand.init_hub().await?;
         stand.start_hub().await?;
         stand.make_policy().await?;
+        if standing {
+            stand.let_rollbacks_stand()?;
+        }
         stand.login().await?;
         stand.write_host_configs()?;
         stand.start_runner(&[]).await?;
@@ -163,6 +176,17 @@ impl Stand {
         let out = self.writ(&["policy", "init", "--operator", &operator, "-o", "policy.json"]).await?;
         expect("writ policy init", &out)?;
         Ok(out)
+    }
+
+    /// As an operator who edits the first policy before anybody uses it.
+    fn let_rollbacks_stand(&self) -> Fallible<()> {
+        let text = String::from_utf8_lossy(&self.read_work("policy.json")?).into_owned();
+        let rule = text.find("\"kind\":\"snapshot.rollback\"").map(|at| text.split_at(at));
+        let Some((before, rule)) = rule else {
+            return Err(Trouble("the first policy has no rule for snapshot.rollback".to_owned()));
+        };
+        let edited = rule.replacen("\"standing\":false", "\"standing\":true", 1);
+        self.write_work("policy.json", format!("{before}{edited}").as_bytes())
     }
 
     /// `writ login`

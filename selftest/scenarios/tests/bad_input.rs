@@ -307,7 +307,7 @@ async fn a_second_warden_on_the_same_state_is_refused() {
 
 #[tokio::test]
 async fn a_proxmox_that_is_not_the_pinned_one_or_does_not_know_us() {
-    let mut stand = Stand::enrolled().await.unwrap();
+    let mut stand = Stand::standing().await.unwrap();
     let selftest = |config: String| {
         let binary = stand.bin("writ-agent");
         let work = stand.at("work");

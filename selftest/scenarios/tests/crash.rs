@@ -30,7 +30,7 @@ struct Crashed {
 
 impl Crashed {
     async fn at(point: &str, patience: &str) -> Fallible<Self> {
-        let mut stand = Stand::enrolled().await?;
+        let mut stand = Stand::standing().await?;
         let op = stand.rollback_order("order.json").await?;
         taken(&mut stand.warden, "warden")?.stop().await;
         let mut held = stand.warden_process(&[("WRIT_WARDEN_HOLD_AT", point)]).await?;
@@ -184,7 +184,7 @@ async fn finished_then_killed_has_its_receipt() -> Fallible<()> {
 
 /// Submits an order whose task takes four seconds, does something once it runs, and wants `done`.
 async fn while_it_runs(what: impl AsyncFnOnce(&mut Stand) -> Fallible<()>) -> Fallible<()> {
-    let mut stand = Stand::enrolled().await?;
+    let mut stand = Stand::standing().await?;
     let op = stand.rollback_order("order.json").await?.to_string();
     stand.sim_post("task-duration", json!({"ms": 4000})).await?;
     // Cut off at once: who waits through this is asked below.
@@ -232,7 +232,7 @@ async fn the_warden_asked_to_stop_while_an_order_runs() -> Fallible<()> {
 
 #[tokio::test]
 async fn a_hub_that_forgot_everything_does_not_break_the_host() -> Fallible<()> {
-    let mut stand = Stand::enrolled().await?;
+    let mut stand = Stand::standing().await?;
     taken(&mut stand.hub, "hub")?.kill().await;
     let state = stand.at("hub/state");
     let gone = |error: std::io::Error| Trouble::new("the hub's state", error);

@@ -78,3 +78,30 @@ async fn an_order_that_is_delivered_twice_is_carried_out_once() -> Fallible<()> 
     let shown = stand.writ(&["order", "web1", &name]).await?;
     hold(shown.ok() && shown.stdout.contains("done:"), "the first receipt stays shown", &shown.text())
 }
+
+/// `security.md` 2.4: what a host does not remember cannot be replayed to it, not even after a restart of its
+/// warden or on a copy of its disk; and a plan is good for one order.
+#[tokio::test]
+async fn a_plan_that_the_host_forgot_or_replaced_binds_nothing() -> Fallible<()> {
+    let mut stand = Stand::enrolled().await?;
+    stand.rollback_order("first.json").await?;
+    // A second plan about the same guest takes the first one's place.
+    stand.rollback_order("second.json").await?;
+    let out = stand.writ(&["submit", "first.json", "--timeout", "30s"]).await?;
+    hold(out.text().contains("refused (plan)"), "the older plan is gone", &out.text())?;
+    if let Some(warden) = stand.warden.take() {
+        warden.stop().await;
+    }
+    stand.start_warden(&[]).await?;
+    stand.wait_online("web1").await?;
+    let out = stand.writ(&["submit", "second.json", "--timeout", "30s"]).await?;
+    hold(out.text().contains("refused (plan)"), "a restart forgets all plans", &out.text())?;
+    rollbacks(&stand, 0).await?;
+    // Prepared again it works, and only once.
+    stand.rollback_order("third.json").await?;
+    let out = stand.writ(&["submit", "third.json", "--timeout", "30s"]).await?;
+    hold(out.ok() && out.stdout.contains("done:"), "a fresh plan", &out.text())?;
+    let out = stand.writ(&["submit", "third.json", "--timeout", "30s"]).await?;
+    hold(out.text().contains("refused (replay)"), "it was carried out, and says so", &out.text())?;
+    rollbacks(&stand, 1).await
+}

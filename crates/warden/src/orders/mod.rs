@@ -104,8 +104,18 @@ impl Denied {
 pub(crate) fn verify(warden: &Warden, envelope: &Envelope) -> Result<Authorized<Order>, Denied> {
     Ok(warden.with_ledger(|_, ledger| {
         let plans = lock(&warden.plans);
-        ledger.with_facts(Some((&plans.book, boottime())), |host| {
+        let verified = ledger.with_facts(Some((&plans.book, boottime())), |host| {
             authz::verify::verify(envelope, ledger.policies().current(), host, now())
+        });
+        // A plan is forgotten when its order is accepted: that it was, says more than that its plan is gone.
+        verified.map_err(|refusal| match Order::decode(&envelope.payload.0) {
+            Ok(order) if refusal.authenticated && refusal.code == RefusalCode::Plan => {
+                match ledger.replayed(&order.nonce, &envelope.id()) {
+                    Some(why) => Refusal { code: RefusalCode::Replay, why, ..refusal },
+                    None => refusal,
+                }
+            }
+            _ => refusal,
         })
     })??)
 }

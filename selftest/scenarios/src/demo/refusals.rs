@@ -25,7 +25,19 @@ pub(super) async fn play(stand: &mut Stand, report: &mut Report) -> Fallible<()>
     let elsewhere = stand.writ(&["submit", "elsewhere.json", "--raw", "web1"]).await?;
     refused(report, "an order for another host", &elsewhere, "other_host");
 
-    signed(stand, "expired.json", &forge::expired(&order, now())?, "alice").await?;
+    signed(stand, "unbound.json", &forge::unbound(&order)?, "alice").await?;
+    let unbound = stand.writ(&["submit", "unbound.json"]).await?;
+    refused(report, "an order without the host's plan", &unbound, "needs_plan");
+
+    signed(stand, "swapped.json", &forge::again(&order, 0xa3)?, "alice").await?;
+    let swapped = stand.writ(&["submit", "swapped.json"]).await?;
+    refused(report, "an order with another order's plan", &swapped, "plan");
+
+    // A kind that needs no plan: of the others the host forgets the plan first.
+    let args = ["op", "guest.tag", "web1", VMID, "late", "--force", "-o", "late.json"];
+    crate::stand::expect("writ op", &stand.writ(&args).await?)?;
+    let late = stand.read_work("late.json")?;
+    signed(stand, "expired.json", &forge::expired(&late, now())?, "alice").await?;
     let expired = stand.writ(&["submit", "expired.json"]).await?;
     refused(report, "an expired order", &expired, "expired");
 
@@ -34,7 +46,8 @@ pub(super) async fn play(stand: &mut Stand, report: &mut Report) -> Fallible<()>
     let stranger = stand.writ(&["submit", "stranger.json"]).await?;
     refused(report, "an order signed by a stranger", &stranger, "unknown_signer");
 
-    signed(stand, "replaced.json", &forge::again(&order, 0xa5)?, "alice").await?;
+    prepare(stand, "replaced.json").await?;
+    stand.ssh_sign("alice", "replaced.json").await?;
     stand.sim_post("replace-guest", json!({"vmid": 101})).await?;
     let replaced = stand.writ(&["submit", "replaced.json"]).await?;
     refused(
