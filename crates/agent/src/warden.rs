@@ -332,6 +332,7 @@ impl Warden {
             | WardenAnswer::Receipts { .. }
             | WardenAnswer::SessionReady { .. }
             | WardenAnswer::Policy { .. }
+            | WardenAnswer::Queue { .. }
             | WardenAnswer::Answered { .. }
             | WardenAnswer::Results { .. }
             | WardenAnswer::Result { .. }

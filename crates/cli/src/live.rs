@@ -44,7 +44,7 @@ pub fn look(order: &Order) -> Look {
         Params::GuestCreate(params) => {
             (look.vmids, look.backing) = (true, true);
             match &params.template {
-                TemplateSource::Archive { .. } => {}
+                TemplateSource::Archive { .. } | TemplateSource::Golden { .. } => {}
                 TemplateSource::Guest { vmid, .. } => look.template = Some(*vmid),
                 TemplateSource::Backup { volume, .. } => {
                     look.owner = volume.backup_owner().map(|(kind, vmid)| Owner { vmid, kind });

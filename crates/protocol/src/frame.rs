@@ -253,6 +253,8 @@ pub struct OrderProgress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum OrderState {
+    /// Signatures hold, and other work on the same guest or storage comes first.
+    Queued,
     /// Signatures, policy, clock and live preconditions hold.
     Verified,
     /// The nonce is burned: this order can never be accepted again.
@@ -271,6 +273,7 @@ pub enum OrderState {
 impl std::fmt::Display for OrderState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Queued => f.write_str("waiting on the host for other work on the same guest or storage"),
             Self::Verified => f.write_str("verified on the host"),
             Self::Committed => f.write_str("committed, nonce burned"),
             Self::Starting => f.write_str("starting"),

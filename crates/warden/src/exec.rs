@@ -468,7 +468,11 @@ async fn nothing_started(
     book: &mut Option<&mut Book<'_>>,
 ) -> End {
     match look(warden, &action.call).await {
-        Ok(Judged::NotDone(_)) if unchanged(warden, at, action, book).await => {
+        // What was wanted may have been so before: a guest that stands at the snapshot already.
+        Ok(judged)
+            if (at == 0 || matches!(judged, Judged::NotDone(_)))
+                && unchanged(warden, at, action, book).await =>
+        {
             End::not_sent("Proxmox started no task of it, and the world is unchanged".to_owned())
         }
         Ok(judged) => {

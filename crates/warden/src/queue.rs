@@ -84,24 +84,27 @@ impl Queue {
         lock(&self.inner).places.entry(resource.clone()).or_default().clone()
     }
 
-    /// Waits until all of them are free. Taken one after the other in their own order, so that no two wait for
+    /// Waits until all of them are free, and calls `on_wait` before it first has to. Taken one after the other in their own order, so that no two wait for
     /// each other. Says whether it had to wait.
     pub async fn claim(
         self: &Arc<Self>,
         resources: BTreeSet<Resource>,
         op: &Sha256,
+        on_wait: impl FnOnce() + Send,
     ) -> Result<(Claim, bool), Full> {
         if lock(&self.inner).entries.values().filter(|entry| !entry.working).count() >= MAX_WAITING {
             return Err(Full);
         }
         let mut claim = self.enter(Some(*op), resources, false);
-        let mut waited = false;
+        let mut on_wait = Some(on_wait);
         for resource in &claim.resources {
             let place = self.place(resource);
             let guard = match place.clone().try_lock_owned() {
                 Ok(guard) => guard,
                 Err(TryLockError { .. }) => {
-                    waited = true;
+                    if let Some(on_wait) = on_wait.take() {
+                        on_wait();
+                    }
                     place.lock_owned().await
                 }
             };
@@ -110,7 +113,7 @@ impl Queue {
         if let Some(entry) = lock(&self.inner).entries.get_mut(&claim.number) {
             entry.working = true;
         }
-        Ok((claim, waited))
+        Ok((claim, on_wait.is_none()))
     }
 
     /// Takes all of them, or says which is not free. For unsigned steps and for what a crash interrupted.
@@ -127,6 +130,17 @@ impl Queue {
             }
         }
         Ok(claim)
+    }
+
+    /// The same for people.
+    pub fn told(&self) -> Vec<protocol::local::QueueEntry> {
+        let told = |entry: Entry| protocol::local::QueueEntry {
+            op: entry.op,
+            resources: entry.resources.iter().map(ToString::to_string).collect(),
+            since: entry.since,
+            working: entry.working,
+        };
+        self.entries().into_iter().map(told).collect()
     }
 
     /// Who works and who waits, oldest first.
@@ -151,10 +165,10 @@ mod tests {
     #[tokio::test]
     async fn one_at_a_time_in_order_and_others_beside() {
         let queue = Arc::new(Queue::default());
-        let (first, waited) = queue.claim(guests(&[100]), &op(1)).await.unwrap();
+        let (first, waited) = queue.claim(guests(&[100]), &op(1), || ()).await.unwrap();
         assert!(!waited);
         // Another guest is no reason to wait.
-        let (_beside, waited) = queue.claim(guests(&[101]), &op(2)).await.unwrap();
+        let (_beside, waited) = queue.claim(guests(&[101]), &op(2), || ()).await.unwrap();
         assert!(!waited);
         assert!(
             matches!(queue.try_claim(guests(&[100, 102]), None), Err(Resource::Guest(vmid)) if vmid.get() == 100)
@@ -162,8 +176,9 @@ mod tests {
         let mut waiting = Vec::new();
         for number in 3..6 {
             let claim = queue.clone();
-            waiting
-                .push(tokio::spawn(async move { claim.claim(guests(&[100]), &op(number)).await.unwrap() }));
+            waiting.push(tokio::spawn(async move {
+                claim.claim(guests(&[100]), &op(number), || ()).await.unwrap()
+            }));
             while queue.entries().len() < usize::from(number) {
                 tokio::task::yield_now().await;
             }
@@ -188,7 +203,7 @@ mod tests {
                 let wants = if number % 2 == 0 { guests(&[100, 101]) } else { guests(&[101, 100]) };
                 tokio::spawn(async move {
                     for _ in 0..50 {
-                        let (_claim, _) = queue.claim(wants.clone(), &op(number)).await.unwrap();
+                        let (_claim, _) = queue.claim(wants.clone(), &op(number), || ()).await.unwrap();
                         tokio::task::yield_now().await;
                     }
                 })
@@ -203,17 +218,17 @@ mod tests {
     #[tokio::test]
     async fn who_stops_waiting_leaves_and_too_many_are_refused() {
         let queue = Arc::new(Queue::default());
-        let (held, _) = queue.claim(guests(&[100]), &op(0)).await.unwrap();
+        let (held, _) = queue.claim(guests(&[100]), &op(0), || ()).await.unwrap();
         let waiting: Vec<_> = (0..MAX_WAITING)
             .map(|_| {
                 let queue = queue.clone();
-                tokio::spawn(async move { queue.claim(guests(&[100]), &op(1)).await.map(drop) })
+                tokio::spawn(async move { queue.claim(guests(&[100]), &op(1), || ()).await.map(drop) })
             })
             .collect();
         while queue.entries().len() <= MAX_WAITING {
             tokio::task::yield_now().await;
         }
-        assert!(queue.claim(guests(&[555]), &op(2)).await.is_err());
+        assert!(queue.claim(guests(&[555]), &op(2), || ()).await.is_err());
         waiting.iter().for_each(tokio::task::JoinHandle::abort);
         while queue.entries().len() > 1 {
             tokio::task::yield_now().await;

@@ -17,6 +17,7 @@ use crate::config::{ConfigProblem, WardenConfig};
 use crate::identity::{Identity, IdentityError};
 use crate::ledger::{Interrupted, Ledger, LedgerError};
 use crate::plans::Plans;
+use crate::privileged::Privileged;
 use crate::queue::Queue;
 use crate::results::Results;
 use crate::runner::Runner;
@@ -61,6 +62,7 @@ pub struct Warden {
     pub(crate) config: WardenConfig,
     pub(crate) client: Client,
     pub(crate) runner: Runner,
+    pub(crate) privileged: Privileged,
     /// Results of scripts that wait for the hub.
     pub results: Results,
     /// Sessions that are open.
@@ -114,6 +116,7 @@ impl Warden {
         let warden = Self {
             client,
             runner: Runner::new(config.runner_socket.clone()),
+            privileged: Privileged::new(config.privileged_socket.clone()),
             results: Results::open(&config.state_dir)?,
             sessions: Arc::default(),
             jobs: Arc::new(Semaphore::new(jobs::MAX_RUNNING)),

@@ -62,6 +62,7 @@ fn policy(operator: &SecretKey) -> PolicyDocument {
             max_snapshots_per_guest: 3,
             max_pool_used_percent: 80,
             max_changes_per_hour: 5,
+            ..Bounds::default()
         },
         revoked: vec![],
     }
@@ -72,8 +73,10 @@ fn config(sim: &Sim, dir: &Path, state: &str) -> WardenConfig {
         state_dir: dir.join(state),
         socket: dir.join("socket"),
         allowed_uids: vec![0],
+        reader_uids: vec![],
         runner_socket: None,
         sessions_per_operator: 1,
+        bounds: warden::bounds::LocalBounds::default(),
         proxmox: ProxmoxConfig {
             api: sim.url(),
             pins: vec![format!("spki:{}", sim.pins().spki)],

@@ -35,7 +35,7 @@ pub(super) fn check(order: &Order, world: &World) -> Result<(), Refused> {
             }
             storage_known(world, &params.storage)?;
             match &params.template {
-                TemplateSource::Archive { .. } => Ok(()),
+                TemplateSource::Archive { .. } | TemplateSource::Golden { .. } => Ok(()),
                 TemplateSource::Guest { vmid, digest } => {
                     let now = known(&world.template, "the template")?;
                     if !now.template {

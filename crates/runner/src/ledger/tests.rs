@@ -1,5 +1,8 @@
-use authz::Kind;
+use std::path::PathBuf;
+
 use authz::journal::RECORD;
+use authz::{Authorized, Kind, Order};
+use protocol::Nonce;
 
 use super::*;
 use crate::testing::{self, NOW};
@@ -145,7 +148,7 @@ fn damaged_files_close_the_ledger() {
     ledger.burn(&order).unwrap();
     ledger.jobs().write(order.op(), &ended()).unwrap();
     drop(ledger);
-    let jobs = rig.dir.path().join(JOBS);
+    let jobs = rig.dir.path().join(Stage::DIRECTORY);
     let good = jobs.join(format!("{}.json", order.op()));
     let text = std::fs::read_to_string(&good).unwrap();
     for bad in [
@@ -169,7 +172,7 @@ fn damaged_files_close_the_ledger() {
     assert!(rig.closed().contains("notes.json is damaged"));
     std::fs::remove_file(jobs.join("notes.json")).unwrap();
     let large = std::fs::File::options().write(true).open(&good).unwrap();
-    large.set_len(MAX_FILE + 1).unwrap();
+    large.set_len(Stage::MAX_FILE + 1).unwrap();
     assert!(rig.closed().contains("larger than"));
 }
 
@@ -179,8 +182,9 @@ fn a_started_script_is_ended_even_where_others_are_damaged() {
     let ledger = rig.open().unwrap();
     let op = *authorized(1).op();
     ledger.jobs().write(&op, &Stage::Started { leftover: leftover() }).unwrap();
-    std::fs::write(rig.dir.path().join(JOBS).join("notes.json"), "x").unwrap();
-    std::fs::write(rig.dir.path().join(JOBS).join(format!("{}.json", Sha256::of(b"x"))), "x").unwrap();
+    std::fs::write(rig.dir.path().join(Stage::DIRECTORY).join("notes.json"), "x").unwrap();
+    std::fs::write(rig.dir.path().join(Stage::DIRECTORY).join(format!("{}.json", Sha256::of(b"x"))), "x")
+        .unwrap();
     assert_eq!(kill_leftovers(rig.dir.path()).len(), 1);
     assert!(kill_leftovers(&rig.dir.path().join("nowhere")).is_empty());
 }

@@ -20,7 +20,7 @@ use crate::hold::{self, Point};
 use crate::ledger::{Interrupted, OpenOrder};
 use crate::policies::boottime;
 use crate::warden::{Shut, Warden, chain, lock, refused};
-use crate::{jobs, now, ops, safe, sessions};
+use crate::{jobs, now, ops, privileged, safe, sessions};
 
 /// Who wants to know how far it is; nobody has to listen.
 pub type Progress = mpsc::Sender<OrderState>;
@@ -45,6 +45,7 @@ async fn carry_out(
     match check::work(&authorized.get().params) {
         Work::Proxmox => proxmox::carry_out(warden, envelope, &authorized, progress).await,
         Work::Job(params) => jobs::carry_out(warden, envelope, &authorized, params, progress).await,
+        Work::Privileged => privileged::carry_out(warden, envelope, &authorized, progress).await,
         Work::Nobody => {
             let (code, why) = ops::not_yet(authorized.get());
             Err(authorized.refuse(authorized.get().kind(), code, why).into())
@@ -273,7 +274,10 @@ pub async fn resume(warden: Arc<Warden>, interrupted: Interrupted) {
     };
     if ended {
         // Only the runner may not know yet that its part is done.
-        return jobs::forget_patiently(&warden, &op).await;
+        return match check::work(&order.params) {
+            Work::Privileged => privileged::forget_patiently(&warden, &op).await,
+            _ => jobs::forget_patiently(&warden, &op).await,
+        };
     }
     tracing::warn!(%op, kind = %order.kind(), "an order was interrupted; finding out what became of it");
     // Nothing else has begun yet: orders come in after the first of these claims.
@@ -292,6 +296,7 @@ pub async fn resume(warden: Arc<Warden>, interrupted: Interrupted) {
         // No version writes such an order down before it can carry it out.
         Work::Nobody => finish(&warden, &open, &order, unreadable()).await,
         Work::Job(params) => jobs::resume(&warden, &open, &order, params).await,
+        Work::Privileged => privileged::resume(&warden, &open, &order).await,
         Work::Session => {
             let outcome = sessions::resume(&warden, &open, session_ready).await;
             finish(&warden, &open, &order, outcome).await

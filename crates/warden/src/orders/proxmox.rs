@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use authz::{Authorized, Order, Outcome, RefusalCode};
+use protocol::Envelope;
+use protocol::frame::OrderState;
 
 use super::{Denied, Progress, Written, commit, finish, fresh, unreadable, verify};
 use crate::exec::{self, Book};
@@ -12,7 +14,6 @@ use crate::ops::{self, Program};
 use crate::queue::Claim;
 use crate::warden::Warden;
 use crate::world::{self, Wanted};
-use protocol::Envelope;
 
 /// Verifies against the live world and carries out.
 pub(super) async fn carry_out(
@@ -47,7 +48,7 @@ async fn accept(
     let wanted = ops::resources(authorized.get());
     let (claim, waited) = warden
         .queue
-        .claim(wanted, authorized.op())
+        .claim(wanted, authorized.op(), || drop(progress.try_send(OrderState::Queued)))
         .await
         .map_err(|full| refuse(RefusalCode::Busy, full.to_string()))?;
     // Time passed: it may be too late now, or somebody may have revoked a key.

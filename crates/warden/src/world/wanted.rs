@@ -68,7 +68,7 @@ impl Wanted {
             Params::GuestCreate(params) => {
                 (wanted.vmids, wanted.storages) = (true, true);
                 match &params.template {
-                    TemplateSource::Archive { .. } => {}
+                    TemplateSource::Archive { .. } | TemplateSource::Golden { .. } => {}
                     TemplateSource::Guest { vmid, .. } => wanted.template = Some(*vmid),
                     TemplateSource::Backup { volume, .. } => {
                         let owner = volume.backup_owner().map(|(kind, vmid)| Owner { vmid, kind });

@@ -136,6 +136,14 @@ pub enum TemplateSource {
         /// What is in it.
         sha256: Sha256,
     },
+    /// A golden image in a file, by root's own `pct`, because no token can: a container that may nest and keep
+    /// keys (features `nesting` and `keyctl`), without the host's root.
+    Golden {
+        /// Which: `STORAGE:vztmpl/NAME`.
+        volume: VolumeId,
+        /// What is in it. Root checks it.
+        sha256: Sha256,
+    },
     /// A full clone of a guest that is a template.
     Guest {
         /// Its number.
@@ -278,6 +286,15 @@ impl Checked for CreateParams {
                     "a container template (STORAGE:vztmpl/…)",
                 )?;
                 demand(self.disk.is_some(), "params.disk", "given for a container from an archive")?;
+            }
+            TemplateSource::Golden { volume, .. } => {
+                demand(
+                    container && volume.is_template(),
+                    "params.template",
+                    "a container template (STORAGE:vztmpl/…)",
+                )?;
+                demand(self.unprivileged, "params.unprivileged", "true for a container that keeps keys")?;
+                demand(self.disk.is_some(), "params.disk", "given for a container from a golden image")?;
             }
             TemplateSource::Guest { vmid, .. } => {
                 demand(*vmid != self.vmid, "params.template.vmid", "another guest than the new one")?;

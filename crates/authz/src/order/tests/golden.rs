@@ -332,3 +332,21 @@ fn golden_orders_are_frozen_byte_for_byte() {
         assert_eq!(read.encode(), *bytes, "{kind}");
     }
 }
+
+/// `guest.create` from a golden image: the same kind, carried out by somebody else.
+#[test]
+fn the_order_for_roots_pct_is_frozen_too() {
+    let mut order = golden().into_iter().find(|order| order.kind() == Kind::GuestCreate).unwrap();
+    let Params::GuestCreate(params) = &mut order.params else { unreachable!() };
+    params.template = TemplateSource::Golden {
+        volume: p("local:vztmpl/golden-debian-12.tar.zst"),
+        sha256: Sha256::of(b"image"),
+    };
+    let path = directory().parent().unwrap().join("orders-of-root/guest.create.json");
+    if std::env::var_os("WRIT_WRITE_GOLDEN").is_some() {
+        std::fs::write(&path, order.encode()).unwrap();
+    }
+    let bytes = std::fs::read(&path).unwrap();
+    assert_eq!(String::from_utf8_lossy(&bytes), String::from_utf8_lossy(&order.encode()));
+    assert_eq!(Order::decode(&bytes).unwrap(), order);
+}

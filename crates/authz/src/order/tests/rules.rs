@@ -163,6 +163,11 @@ fn parameters_have_ranges() {
         "an archive for a machine" => |p, o| p.kind = GuestKind::Qemu;
         "no template" => |p, o| p.template = TemplateSource::Archive {
             volume: "local:backup/vzdump-lxc-1.tar".parse().unwrap(), sha256: Sha256::of(b"") };
+        "a golden image for a machine" => |p, o| (p.kind, p.template) = (GuestKind::Qemu, golden_image());
+        "a golden image with the host's root" => |p, o| (p.unprivileged, p.template) = (false, golden_image());
+        "a golden image without disk" => |p, o| (p.disk, p.template) = (None, golden_image());
+        "no golden image" => |p, o| p.template = TemplateSource::Golden {
+            volume: "local:backup/vzdump-lxc-1.tar".parse().unwrap(), sha256: Sha256::of(b"") };
         "of itself" => |p, o| (p.disk, p.template) = (None, TemplateSource::Guest {
             vmid: p.vmid, digest: "a".repeat(40).parse().unwrap() });
         "a clone with another disk" => |p, o| p.template = TemplateSource::Guest {
@@ -294,4 +299,11 @@ fn a_large_number_is_named_by_its_place() {
         "the number in field pre.backups[0].size is above 2^53"
     );
     assert_eq!(order_of(Kind::GuestStop).pre.ha, Some(HaState::Started));
+}
+
+fn golden_image() -> TemplateSource {
+    TemplateSource::Golden {
+        volume: "local:vztmpl/golden.tar.zst".parse().unwrap(),
+        sha256: Sha256::of(b"image"),
+    }
 }

@@ -129,6 +129,14 @@ pub(super) fn create(params: &CreateParams, rows: &mut Rows) {
                 "it gets MAC addresses and a UUID of its own; inside, it is the same machine with the same addresses and keys",
             );
         }
+        TemplateSource::Golden { volume, sha256 } => {
+            rows.push((
+                "from",
+                format!(
+                    "golden image {volume}, SHA-256 {sha256}, by root's pct: may NEST and keep keys (keyctl)"
+                ),
+            ));
+        }
         TemplateSource::Guest { vmid, digest } => {
             rows.push(("from", format!("a full clone of template {vmid}, configuration digest {digest}")));
         }
