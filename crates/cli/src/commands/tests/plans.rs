@@ -69,7 +69,8 @@ async fn a_destructive_order_is_bound_to_the_hosts_plan() {
     let start = ["op", "guest.start", "web1", "101", "--force", "-o", text(&file)];
     let said = desk.run(&start).await.unwrap().stdout;
     assert!(!said.contains("Plan, computed") && !desk.path("order.json.plan").exists(), "{said}");
-    assert!(!desk.path("order.json.sig").exists() && desk.asked().len() == 2);
+    let plans = desk.asked().iter().filter(|asked| matches!(asked, Question::Plan { .. })).count();
+    assert!(!desk.path("order.json.sig").exists() && plans == 1);
     let said = desk.run(&[&start[..], &["--plan"]].concat()).await.unwrap().stdout;
     assert!(said.contains("Plan, computed") && desk.path("order.json.plan").exists(), "{said}");
 }
