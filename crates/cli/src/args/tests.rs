@@ -73,7 +73,10 @@ fn wrong_words_are_refused_with_the_rule() {
         ("writ op guest.grow web1 101 scsi31 +1G", "a slot such as scsi0"),
         ("writ op guest.grow web1 101 scsi0 +1", "a unit"),
         ("writ op guest.shutdown web1 101 --timeout 2h", "1s to 60m"),
-        ("writ op guest.create web1 301", "--from <VOLUME>|--clone <VMID>|--backup <VOLUME>"),
+        (
+            "writ op guest.create web1 301",
+            "--from <VOLUME>|--golden <VOLUME>|--clone <VMID>|--backup <VOLUME>",
+        ),
         (
             "writ op guest.create web1 301 --from a:vztmpl/x --name a --storage b1 --cores 1 --memory 1G",
             "STORAGE:NAME",

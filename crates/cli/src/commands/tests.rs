@@ -3,6 +3,7 @@
 mod audit;
 mod doubt;
 mod op;
+mod plans;
 mod scripts;
 mod sessions;
 

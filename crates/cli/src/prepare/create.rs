@@ -51,6 +51,13 @@ pub enum Source {
     },
     /// A full clone of a template.
     Clone(Vmid),
+    /// A golden image in a file, for a container with `keyctl`.
+    Golden {
+        /// Which.
+        volume: VolumeId,
+        /// What is in it, as the operator knows it.
+        sha256: Sha256,
+    },
     /// A backup.
     Backup(VolumeId),
 }
@@ -59,7 +66,7 @@ impl CreateWish {
     pub(super) fn look(&self) -> Look {
         let look = Look { vmids: true, backing: true, ..Look::default() };
         match &self.from {
-            Source::Archive { .. } => look,
+            Source::Archive { .. } | Source::Golden { .. } => look,
             // As a template for its digest, as a guest for its kind.
             Source::Clone(vmid) => Look { guest: Some(*vmid), template: Some(*vmid), ..look },
             Source::Backup(volume) => {
@@ -103,7 +110,7 @@ impl CreateWish {
             return wrong("--privileged is for containers, and this would be a virtual machine".into());
         }
         match &template {
-            TemplateSource::Archive { .. } if disk.is_none() => {
+            TemplateSource::Archive { .. } | TemplateSource::Golden { .. } if disk.is_none() => {
                 return wrong(
                     "a container from an archive needs the size of its root filesystem: give --disk".into(),
                 );
@@ -140,6 +147,10 @@ impl CreateWish {
         match &self.from {
             Source::Archive { volume, sha256 } => {
                 let source = TemplateSource::Archive { volume: volume.clone(), sha256: *sha256 };
+                Ok((GuestKind::Lxc, source))
+            }
+            Source::Golden { volume, sha256 } => {
+                let source = TemplateSource::Golden { volume: volume.clone(), sha256: *sha256 };
                 Ok((GuestKind::Lxc, source))
             }
             Source::Clone(vmid) => {

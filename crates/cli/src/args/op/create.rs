@@ -21,8 +21,11 @@ pub struct CreateGuest {
     /// Make a container from this template, a file as STORAGE:vztmpl/NAME
     #[arg(long, value_name = "VOLUME", group = "source", requires = "sha256")]
     from: Option<VolumeId>,
-    /// SHA-256 of the template's file: what the host has must be this
-    #[arg(long, value_name = "HEX", requires = "from")]
+    /// Make a container with keyctl from this golden image, a file as STORAGE:vztmpl/NAME
+    #[arg(long, value_name = "VOLUME", group = "source", requires = "sha256")]
+    golden: Option<VolumeId>,
+    /// SHA-256 of the template's or image's file: what the host has must be this
+    #[arg(long, value_name = "HEX", conflicts_with_all = ["clone", "backup"])]
     sha256: Option<Sha256>,
     /// Make a full clone of this guest, which must be a template
     #[arg(long, value_name = "VMID", group = "source")]
@@ -55,7 +58,7 @@ pub struct CreateGuest {
     #[arg(long, requires = "bridge")]
     no_firewall: bool,
     /// Give a container the host's root: what escapes from it owns the host
-    #[arg(long, conflicts_with = "clone")]
+    #[arg(long, conflicts_with_all = ["clone", "golden"])]
     privileged: bool,
     /// Start it when the host starts
     #[arg(long)]
@@ -80,6 +83,7 @@ impl CreateGuest {
             host,
             vmid,
             from,
+            golden,
             sha256,
             clone,
             backup,
@@ -98,8 +102,12 @@ impl CreateGuest {
             mut tags,
             options,
         } = self;
-        let from = match (from, sha256, clone, backup) {
-            (Some(volume), Some(sha256), ..) => Source::Archive { volume, sha256 },
+        let is_golden = golden.is_some();
+        let from = match (from.or(golden), sha256, clone, backup) {
+            (Some(volume), Some(sha256), ..) => match is_golden {
+                true => Source::Golden { volume, sha256 },
+                false => Source::Archive { volume, sha256 },
+            },
             (_, _, Some(vmid), _) => Source::Clone(vmid),
             (_, _, _, Some(volume)) => Source::Backup(volume),
             // The group demands one of them: a clone of itself is refused in any case.

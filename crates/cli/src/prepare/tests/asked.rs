@@ -25,6 +25,11 @@ const CASES: &[(&str, &str, &str)] = &[
         "guest.create web1 301 --from local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst --sha256 1111111111111111111111111111111111111111111111111111111111111111 --name files2 --storage local-zfs --disk 8G --cores 2 --memory 1G --bridge vmbr0 --vlan 12 --tag b --tag a",
     ),
     (
+        "guest.create-golden",
+        "container",
+        "guest.create web1 304 --golden local:vztmpl/golden.tar.zst --sha256 1111111111111111111111111111111111111111111111111111111111111111 --name files3 --storage local-zfs --disk 8G --cores 2 --memory 1G",
+    ),
+    (
         "guest.create-clone",
         "machine",
         "guest.create web1 302 --clone 9000 --name kiosk --storage local-lvm --cores 2 --memory 4G --bridge vmbr0 --no-firewall --start",
