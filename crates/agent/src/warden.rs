@@ -332,6 +332,7 @@ impl Warden {
             | WardenAnswer::Receipts { .. }
             | WardenAnswer::SessionReady { .. }
             | WardenAnswer::Policy { .. }
+            | WardenAnswer::Smart(_)
             | WardenAnswer::Queue { .. }
             | WardenAnswer::Smart(_)
             | WardenAnswer::Answered { .. }
