@@ -334,7 +334,6 @@ impl Warden {
             | WardenAnswer::Policy { .. }
             | WardenAnswer::Smart(_)
             | WardenAnswer::Queue { .. }
-            | WardenAnswer::Smart(_)
             | WardenAnswer::Answered { .. }
             | WardenAnswer::Results { .. }
             | WardenAnswer::Result { .. }

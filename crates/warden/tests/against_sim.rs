@@ -76,7 +76,6 @@ fn config(sim: &Sim, dir: &Path, state: &str) -> WardenConfig {
         reader_uids: vec![],
         privileged_socket: None,
         runner_socket: None,
-        privileged_socket: None,
         sessions_per_operator: 1,
         bounds: warden::bounds::LocalBounds::default(),
         host_root: "/".into(),

@@ -35,6 +35,8 @@ fn config(rig: &Rig, sim: &Sim) -> WardenConfig {
         runner_socket: None,
         privileged_socket: Some(rig.path("run/socket")),
         sessions_per_operator: 1,
+        bounds: warden::bounds::LocalBounds::default(),
+        host_root: rig.path(""),
         proxmox: ProxmoxConfig {
             api: sim.url(),
             pins: vec![format!("spki:{}", sim.pins().spki)],

@@ -79,7 +79,6 @@ pub(crate) fn config(dir: &Path) -> WardenConfig {
         reader_uids: vec![],
         privileged_socket: None,
         runner_socket: Some(dir.join("runner.sock")),
-        privileged_socket: None,
         sessions_per_operator: 1,
         bounds: warden::bounds::LocalBounds::default(),
         host_root: "/".into(),
