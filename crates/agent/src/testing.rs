@@ -116,6 +116,7 @@ impl FakeWarden {
             | WardenRequest::Receipts { .. }
             | WardenRequest::Session { .. }
             | WardenRequest::Policy { .. }
+            | WardenRequest::Smart { .. }
             | WardenRequest::Queue {}
             | WardenRequest::Smart { .. }
             | WardenRequest::Ask { .. }

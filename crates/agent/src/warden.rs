@@ -332,8 +332,8 @@ impl Warden {
             | WardenAnswer::Receipts { .. }
             | WardenAnswer::SessionReady { .. }
             | WardenAnswer::Policy { .. }
-            | WardenAnswer::Queue { .. }
             | WardenAnswer::Smart(_)
+            | WardenAnswer::Queue { .. }
             | WardenAnswer::Answered { .. }
             | WardenAnswer::Results { .. }
             | WardenAnswer::Result { .. }

@@ -27,9 +27,12 @@ pub use keeper::{Anchoring, Keeper, NotBurned, TakeProblem};
 pub use ledger::{Ledger, LedgerError, Stories, Story};
 pub use seat::{Seat, SeatError};
 
-/// Whose anchor and ledger these are, in words for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Who {
+/// Whose anchor and ledger these are.
+pub type Who = &'static Words;
+
+/// A service of root's, in words for people.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Words {
     /// "runner"
     pub name: &'static str,
     /// "writ-runner"
@@ -44,7 +47,7 @@ pub struct Who {
     pub code: RefusalCode,
 }
 
-impl Who {
+impl Words {
     /// How a new beginning goes. Orders that are still valid would count once more with an empty journal;
     /// none is valid for more than a day.
     pub fn start_over(&self, state_dir: &Path) -> String {

@@ -4,11 +4,11 @@ use authz::policy::{Bounds, Operator, PolicyDocument, Role};
 use authz::{Namespace, RefusalCode, SecretKey};
 use protocol::HostId;
 
-use crate::Who;
 use crate::anchor::Anchor;
+use crate::{Who, Words};
 
 /// The service of the unit tests.
-pub(crate) const WHO: Who = Who {
+pub(crate) const WHO: Who = &Words {
     name: "runner",
     unit: "writ-runner",
     config: "runner.toml",
@@ -52,6 +52,7 @@ pub(crate) fn policy() -> PolicyDocument {
             max_snapshots_per_guest: 0,
             max_pool_used_percent: 80,
             max_changes_per_hour: 0,
+            ..Bounds::default()
         },
         revoked: vec![],
     }

@@ -1,12 +1,12 @@
 //! How far an order has come, as it is kept: this service's part of [`anchored::ledger`].
 
-use anchored::{Story, Who};
+use anchored::{Story, Who, Words};
 use authz::RefusalCode;
 use protocol::privileged::PrivilegedAnswer;
 use serde::{Deserialize, Serialize};
 
 /// The service, in words.
-pub const WHO: Who = Who {
+pub const WHO: Who = &Words {
     name: "service",
     unit: "writ-privileged",
     config: "privileged.toml",

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anchored::{Story, Who};
+use anchored::{Story, Who, Words};
 use authz::RefusalCode;
 use protocol::job::MAX_SEALED_RESULT;
 use protocol::runner::RunnerAnswer;
@@ -16,7 +16,7 @@ use crate::engine::Leftover;
 pub use anchored::LedgerError;
 
 /// The runner, in words.
-pub const WHO: Who = Who {
+pub const WHO: Who = &Words {
     name: "runner",
     unit: "writ-runner",
     config: "runner.toml",

@@ -35,7 +35,8 @@ const NEVER: &[(&str, &[&str], &str)] = &[
         "the operator's tool knows only the wire",
     ),
     ("privileged", HTTP, "root's three operations never make a network connection"),
-    ("privileged", &["tokio", "proxmox-client", "warden"], "the fence stays small enough to read"),
+    ("privileged", &["proxmox-client", "warden", "runner"], "the fence stays small enough to read"),
+    ("anchored", IMPURE, "what root lives by must not depend on what moves bytes"),
     ("protocol", IMPURE, "what crosses a wire is pure data"),
     ("authz", IMPURE, "what decides must not depend on what moves bytes"),
     ("reconcile", IMPURE, "planning is a pure function"),
@@ -61,8 +62,9 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("proxmox-client", &[]),
     ("reconcile", &["protocol"]),
     ("sealed", &["protocol"]),
-    ("privileged", &["authz", "protocol"]),
-    ("runner", &["authz", "local-socket", "protocol", "sealed"]),
+    ("anchored", &["authz", "protocol"]),
+    ("privileged", &["anchored", "authz", "local-socket", "protocol"]),
+    ("runner", &["anchored", "authz", "local-socket", "protocol", "sealed"]),
     ("warden", &["authz", "local-socket", "protocol", "proxmox-client", "reconcile", "sealed"]),
     ("agent", &["authz", "local-socket", "protocol", "proxmox-client", "reconcile"]),
     ("hub", &["authz", "protocol", "reconcile"]),
@@ -236,15 +238,29 @@ const TEXT: &[TextRule] = &[
     },
     TextRule {
         name: "lint escapes",
-        why: "the ban on processes is lifted in the runner's engine, the runner's tests and cli's openssh module only",
+        why: "the ban on processes is lifted in the runner's engine, privileged's run module, their tests and cli's openssh module only",
         applies: |path| {
             shipped(path)
                 && path != "crates/cli/src/openssh.rs"
                 && !path.starts_with("crates/runner/src/engine/")
                 && !path.starts_with("crates/runner/tests/")
+                && path != "crates/privileged/src/run.rs"
+                && !path.starts_with("crates/privileged/tests/")
         },
         offends: |line| {
             line.contains("clippy::disallowed_types") || line.contains("clippy::disallowed_methods")
+        },
+    },
+    TextRule {
+        name: "no network for root's operations",
+        why: "writ-privileged listens on a unix socket and speaks to nobody else",
+        applies: |path| {
+            path.starts_with("crates/privileged/src/") || path.starts_with("crates/anchored/src/")
+        },
+        offends: |line| {
+            ["Tcp", "Udp", "std::net", "net::lookup_host", "SocketAddr", "rustix::net"]
+                .iter()
+                .any(|word| line.contains(word))
         },
     },
     TextRule {
@@ -388,6 +404,17 @@ fn each_text_rule_can_fail() {
         ("processes", "crates/hub/src/x.rs", "#[cfg(test)]\nuse std::process::Command;"),
         ("processes", "crates/cli/src/x.rs", "std::process::exit(0)"),
         ("lint escapes", "crates/agent/src/x.rs", "#[expect(clippy::disallowed_types, reason = \"x\")]"),
+        (
+            "lint escapes",
+            "crates/privileged/src/x.rs",
+            "#![expect(clippy::disallowed_types, reason = \"x\")]",
+        ),
+        (
+            "no network for root's operations",
+            "crates/privileged/src/x.rs",
+            "tokio::net::TcpStream::connect(hub).await",
+        ),
+        ("no network for root's operations", "crates/anchored/src/x.rs", "std::net::UdpSocket::bind(any)"),
         ("insecure TLS", "crates/cli/src/x.rs", ".danger_accept_invalid_certs(true)"),
         ("insecure TLS", "crates/proxmox-client/src/wire/tls.rs", "Ok(HandshakeSignatureValid::assertion())"),
         ("pinned certificates", "crates/agent/src/x.rs", "Ok(ServerCertVerified::assertion())"),
