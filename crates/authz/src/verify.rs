@@ -31,6 +31,9 @@ pub struct HostFacts<'a> {
     pub log: Option<LogFacts<'a>>,
     /// What its clock is worth.
     pub clock: clock::State,
+    /// The signed floor of its clock, unix seconds, and nothing less than the latest `exp` of the nonces that
+    /// its journal forgot: what expired before this is refused, whatever the clock says.
+    pub floor: u64,
     /// The last signed word that its policy is the newest is too old ([`crate::policy::chain::Chain::is_stale`]).
     pub stale: bool,
     /// The plans that it remembers, and CLOCK_BOOTTIME in seconds; none where no plans are made (the runner).
@@ -160,7 +163,7 @@ pub fn verify(
     check_threshold(order, policy, rule, &signers, need)
         .map_err(|why| refuse(RefusalCode::Threshold, why))?;
     check_binding(order, rule, host).map_err(|(code, why)| refuse(code, why))?;
-    check_clock(order, rule, now).map_err(|(code, why)| refuse(code, why))?;
+    check_clock(order, rule, host.floor, now).map_err(|(code, why)| refuse(code, why))?;
     Ok(authorized)
 }
 
@@ -309,8 +312,8 @@ fn check_binding(order: &Order, rule: &Rule, host: &HostFacts<'_>) -> Result<(),
     }
 }
 
-/// Step 12, second half: the clock of standing orders.
-fn check_clock(order: &Order, rule: &Rule, now: u64) -> Result<(), (RefusalCode, String)> {
+/// Step 12, second half: the order's own times, with a plan and without one.
+fn check_clock(order: &Order, rule: &Rule, floor: u64, now: u64) -> Result<(), (RefusalCode, String)> {
     let Some(validity) = order.exp.checked_sub(order.nbf) else {
         return Err((RefusalCode::Validity, "the order expires before it begins".into()));
     };
@@ -320,6 +323,16 @@ fn check_clock(order: &Order, rule: &Rule, now: u64) -> Result<(), (RefusalCode,
             format!(
                 "the order is valid for {validity} s; this host's policy allows {} s",
                 rule.max_validity_s
+            ),
+        ));
+    }
+    // A clock that was set back must not bring back an order whose nonce the journal may have forgotten.
+    if order.exp <= floor {
+        return Err((
+            RefusalCode::Expired,
+            format!(
+                "the order expired at {}, and operators have since signed at {floor}: prepare and sign a new one",
+                order.exp
             ),
         ));
     }

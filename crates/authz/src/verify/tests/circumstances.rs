@@ -98,6 +98,27 @@ fn a_wrong_clock_stops_all_that_has_no_plan() {
     }
 }
 
+/// What the journal may have forgotten is refused by the floor, whatever the clock says.
+#[test]
+fn the_signed_floor_ends_an_order_whatever_the_clock_says() {
+    let (policy, order) = (policy(), rollback());
+    let signed = envelope(&order, &[alice()]);
+    let at = |floor: u64, now: u64| {
+        let facts = HostFacts { floor, ..host() };
+        verify(&signed, &policy, &facts, now).map(drop).map_err(|refusal| refusal.code)
+    };
+    assert_eq!(at(order.exp - 1, NOW), Ok(()));
+    for now in [0, order.nbf, NOW, order.exp, order.exp + 1, u64::MAX] {
+        assert_eq!(at(order.exp, now), Err(RefusalCode::Expired), "{now}");
+        assert_eq!(at(u64::MAX, now), Err(RefusalCode::Expired), "{now}");
+    }
+    // The clock decides of what the floor lets through, to the second.
+    assert_eq!(at(0, order.exp), Ok(()));
+    assert_eq!(at(0, order.exp + 1), Err(RefusalCode::Expired));
+    assert_eq!(at(0, order.nbf - CLOCK_SKEW_S), Ok(()));
+    assert_eq!(at(0, order.nbf - CLOCK_SKEW_S - 1), Err(RefusalCode::TooEarly));
+}
+
 #[test]
 fn an_outdated_policy_asks_for_one_more_and_opens_nothing() {
     let document = strict();
