@@ -1,6 +1,7 @@
 //! What can be said of an order before anything is done. Pure, and free of side effects: whatever is
 //! refused here can be asked again.
 
+use authz::clock::Floor;
 use authz::order::{JobParams, SessionParams};
 use authz::{Authorized, Kind, Order, Params, PublicKey, RefusalCode};
 use protocol::runner::RunnerAnswer;
@@ -35,14 +36,15 @@ impl Denied {
 }
 
 /// The order's signatures, host, policy and times, checked again by the runner's own anchor; then that it
-/// is of the kind that was asked for. `now` is the host's clock, unix seconds.
+/// is of the kind that was asked for. `now` is the host's clock, unix seconds, and `floor` its signed floor.
 pub fn verify(
     envelope: &Envelope,
     anchor: &Anchor,
+    floor: &Floor,
     wanted: Kind,
     now: u64,
 ) -> Result<Authorized<Order>, Denied> {
-    let authorized = authz::verify::verify(envelope, anchor.policy(), &anchor.facts(now), now)
+    let authorized = authz::verify::verify(envelope, anchor.policy(), &anchor.facts(floor, now), now)
         .map_err(|refusal| Denied::new(refusal.code, refusal.why))?;
     let kind = authorized.get().kind();
     if kind != wanted {
@@ -107,7 +109,7 @@ mod tests {
     }
 
     fn check(envelope: &Envelope, wanted: Kind) -> Result<Authorized<Order>, Denied> {
-        verify(envelope, &testing::anchor(), wanted, NOW)
+        verify(envelope, &testing::anchor(), &testing::floor(), wanted, NOW)
     }
 
     #[test]
@@ -144,7 +146,7 @@ mod tests {
         let mut other = order.clone();
         other.policy.sha256 = Sha256::of(b"x");
         assert_eq!(code(signed(&other)), "other_policy");
-        let late = verify(&good, &testing::anchor(), Kind::JobRun, order.exp + 1);
+        let late = verify(&good, &testing::anchor(), &testing::floor(), Kind::JobRun, order.exp + 1);
         assert_eq!(code(late), "expired");
     }
 

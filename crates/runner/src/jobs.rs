@@ -95,8 +95,9 @@ async fn accept(
     script: &[u8],
     progress: &Progress,
 ) -> Result<Accepted, NotBurned> {
-    let authorized =
-        runner.with_ledger(|anchor, _| checks::verify(envelope, anchor, Kind::JobRun, now()))??;
+    let authorized = runner.with_ledger(|anchor, ledger| {
+        checks::verify(envelope, anchor, ledger.floor(), Kind::JobRun, now())
+    })??;
     let op = *authorized.op();
     let nonce = authorized.get().nonce;
     if let Some(why) = runner.with_ledger(|_, ledger| ledger.replayed(&nonce, &op))? {
@@ -168,13 +169,18 @@ pub(crate) fn burn(runner: &Runner, authorized: &Authorized<Order>) -> Result<()
     let burned = runner.with_ledger(|_, ledger| {
         // Asked again under the lock: two orders with one nonce may have come this far.
         match ledger.replayed(&authorized.get().nonce, authorized.op()) {
-            Some(why) => Ok(Some(why)),
+            Some(why) => Ok(Some((RefusalCode::Replay, why))),
+            // The floor may have moved since the order was checked, and nonces been forgotten by it.
+            None if authorized.get().exp <= ledger.floor().at() => Ok(Some((
+                RefusalCode::Expired,
+                "operators signed at a later time than its end while the order was being checked: prepare and sign a new one".to_owned(),
+            ))),
             None => ledger.burn(authorized).map(|()| None),
         }
     })?;
     match burned {
         Ok(None) => Ok(()),
-        Ok(Some(why)) => Err(Denied::new(RefusalCode::Replay, why).into()),
+        Ok(Some((code, why))) => Err(Denied::new(code, why).into()),
         // A full disk: the order can come again.
         Err(error) if error.burned_nothing() => {
             Err(Denied::new(RefusalCode::Closed, format!("{}; nothing was accepted", chain(&error))).into())

@@ -10,12 +10,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use authz::clock::Floor;
+use authz::clock::store::{FloorError, FloorStore};
 use authz::files::{self, FileError};
 use authz::journal::{JournalError, NonceJournal};
 use authz::{Authorized, Order};
 use protocol::job::MAX_SEALED_RESULT;
 use protocol::runner::RunnerAnswer;
 use protocol::{Bytes, Nonce, Sha256};
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::anchor::{directory, start_over};
@@ -34,6 +37,9 @@ pub enum LedgerError {
     /// The policy chain, which is written beside it.
     #[error(transparent)]
     Policy(authz::policy::store::ChainStoreError),
+    /// The signed floor of the clock.
+    #[error(transparent)]
+    Floor(#[from] FloorError),
     /// A job's file.
     #[error(transparent)]
     File(#[from] FileError),
@@ -55,6 +61,13 @@ impl LedgerError {
     /// Whether this error of [`Ledger::burn`] certainly burned nothing and leaves the ledger as it was.
     pub fn burned_nothing(&self) -> bool {
         matches!(self, Self::Journal(error) if error.burned_nothing())
+    }
+}
+
+impl LedgerError {
+    /// Whether the journal takes nothing more, so that the runner has to start again.
+    pub fn is_of_the_journal(&self) -> bool {
+        matches!(self, Self::Journal(error) if !error.burned_nothing())
     }
 }
 
@@ -147,6 +160,7 @@ pub struct Ledger {
     journal: NonceJournal,
     jobs: Jobs,
     burned: BTreeSet<[u8; 16]>,
+    floor: FloorStore,
 }
 
 impl Ledger {
@@ -169,23 +183,28 @@ impl Ledger {
         }
     }
 
-    /// Makes or finishes an empty ledger; part of anchoring, and only without a history.
-    pub fn create(directory: &Path) -> Result<Self, LedgerError> {
+    /// Makes or finishes an empty ledger; part of anchoring, and only without a history. `signed` is the date of
+    /// the policy, unix seconds.
+    pub fn create(directory: &Path, signed: u64) -> Result<Self, LedgerError> {
         let jobs = Jobs { directory: directory.join(JOBS) };
         files::prepare_state_dir(&jobs.directory)?;
         let journal = NonceJournal::begin(directory)?;
         let burned = journal.ops();
-        Ok(Self { journal, jobs, burned })
+        let floor = FloorStore::create(directory, signed, boottime(), &boot_id()?)?;
+        Ok(Self { journal, jobs, burned, floor })
     }
 
     /// Opens and verifies the ledger of an anchored runner. Settles what a crash left behind; `told` says
-    /// what became of the processes of scripts that were started ([`kill_leftovers`]).
-    pub fn open(directory: &Path, told: &BTreeMap<Sha256, String>) -> Result<Self, LedgerError> {
+    /// what became of the processes of scripts that were started ([`kill_leftovers`]). `signed` is the newest
+    /// date of the policy chain, unix seconds.
+    pub fn open(directory: &Path, signed: u64, told: &BTreeMap<Sha256, String>) -> Result<Self, LedgerError> {
         let journal = NonceJournal::open(directory)?;
         let jobs = Jobs { directory: directory.join(JOBS) };
         files::prepare_state_dir(&jobs.directory)?;
         let burned = journal.ops();
-        let ledger = Self { journal, jobs, burned };
+        let least = journal.compacted().latest_exp();
+        let floor = FloorStore::open(directory, signed, least, boottime(), &boot_id()?)?;
+        let ledger = Self { journal, jobs, burned, floor };
         let stages = ledger.jobs.compare(|op| ledger.knows(op))?;
         for (op, stage) in stages {
             let settled = match stage {
@@ -249,7 +268,33 @@ impl Ledger {
         let order = authorized.get();
         self.journal.burn(&order.nonce, authorized.op(), order.exp)?;
         self.burned.insert(short(authorized.op()));
+        self.signed_time(order.nbf);
         Ok(())
+    }
+
+    /// The signed floor of the clock.
+    pub fn floor(&self) -> &Floor {
+        self.floor.floor()
+    }
+
+    /// Takes in a time that somebody trusted signed, unix seconds.
+    pub fn signed_time(&mut self, signed: u64) {
+        // On disk it may lag: what the journal forgot by it is in the journal's own tombstone.
+        if let Err(error) = self.floor.advance(signed, boottime()) {
+            tracing::warn!(error = %crate::chain(&error), "the clock's floor could not be written down; it will be tried again");
+        }
+    }
+
+    /// Forgets nonces that the signed floor and the clock are long past ([`NonceJournal::compact`]), but of no
+    /// script that the warden has not taken the end of. Gives how many. None of them can be used again: what
+    /// expired before the floor is refused, whatever the clock says.
+    pub fn compact(&mut self, now: u64) -> Result<u64, LedgerError> {
+        let open = self.jobs.list()?.iter().map(short).collect();
+        let forgotten = self.journal.compact(self.floor().at(), now, &open)?;
+        if forgotten > 0 {
+            self.burned = self.journal.ops();
+        }
+        Ok(forgotten)
     }
 
     /// The scripts' files.
@@ -355,6 +400,17 @@ pub fn kill_leftovers(directory: &Path) -> BTreeMap<Sha256, String> {
         }
     }
     told
+}
+
+/// Seconds since the machine was started, asleep or not.
+fn boottime() -> u64 {
+    u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0)
+}
+
+/// Tells boots apart.
+fn boot_id() -> Result<String, FileError> {
+    let bytes = files::read_limited(Path::new("/proc/sys/kernel/random/boot_id"), 64)?;
+    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
 }
 
 /// The journal keeps the start of an order's id.

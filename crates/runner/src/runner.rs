@@ -310,15 +310,18 @@ impl Runner {
     fn take_policies(&self, documents: &[Envelope]) -> Result<(), Denied> {
         for document in documents {
             let mut state = lock(&self.state);
-            let (anchor, policies) = match &mut *state {
-                State::Open { anchor, policies, .. } => (anchor, policies),
+            let (anchor, policies, ledger) = match &mut *state {
+                State::Open { anchor, policies, ledger } => (anchor, policies, ledger),
                 State::Unanchored => {
                     return Err(Denied::new(RefusalCode::Runner, how_to_anchor(&self.config)));
                 }
                 State::Closed { why, .. } => return Err(Denied::new(RefusalCode::Closed, why.clone())),
             };
             match policies.take(document, now()) {
-                Ok(_) => *anchor = Arc::new(anchor.at(policies)),
+                Ok(_) => {
+                    *anchor = Arc::new(anchor.at(policies));
+                    ledger.signed_time(anchor.fresh_at());
+                }
                 Err(TakeError::Refused(refusal)) => return Err(Denied::new(refusal.code, refusal.why)),
                 Err(TakeError::Store(error)) => {
                     drop(state);
@@ -357,7 +360,7 @@ fn first_anchor(
     for document in documents {
         policies.take(document, now()).map_err(|error| chain(&error))?;
     }
-    let ledger = Ledger::create(directory).map_err(|error| chain(&error))?;
+    let ledger = Ledger::create(directory, policies.chain().fresh_at()).map_err(|error| chain(&error))?;
     anchor.finish(directory).map_err(|error| chain(&error))?;
     Ok((policies, ledger))
 }
@@ -379,7 +382,7 @@ fn open_state(
         }
         Err(error) => return closed(None, &error),
     };
-    let ledger = match Ledger::open(directory, told) {
+    let ledger = match Ledger::open(directory, anchor.fresh_at(), told) {
         Ok(ledger) => ledger,
         Err(LedgerError::Journal(JournalError::Locked { path })) => return Err(StartError::Locked { path }),
         Err(error) => return closed(Some(anchor), &error),

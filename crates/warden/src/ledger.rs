@@ -279,7 +279,8 @@ impl Ledger {
         let open = read_open(&orders)?;
         let burned = journal.ops();
         seen.compare(&burned, &journal.compacted(), &open)?;
-        let policies = Policies::open(directory, identity.policy.clone(), boot_id)?;
+        let policies =
+            Policies::open(directory, identity.policy.clone(), journal.compacted().latest_exp(), boot_id)?;
         let unlogged = policies.unlogged(&seen.policies)?;
         let boot_id = boot_id.to_owned();
         let mut ledger = Self { identity, boot_id, orders, journal, log, policies, seen };
@@ -343,6 +344,7 @@ impl Ledger {
     pub fn with_facts<T>(&self, f: impl FnOnce(&HostFacts<'_>) -> T) -> T {
         f(&HostFacts {
             clock: self.policies.clock(crate::now()),
+            floor: self.policies.floor(),
             stale: self.policies.is_stale(crate::now()),
             plans: None,
             id: self.identity.host_id,
@@ -391,16 +393,16 @@ impl Ledger {
     pub fn commit(&mut self, authorized: &Authorized<Order>, now: u64) -> Result<(), LedgerError> {
         let order = authorized.get();
         self.journal.burn(&order.nonce, authorized.op(), order.exp)?;
-        self.policies.signed_time(order.nbf)?;
+        self.policies.signed_time(order.nbf);
         self.log_committed(authorized.op(), order, authorized.signers(), now)
     }
 
-    /// Forgets nonces that the signed floor is long past ([`NonceJournal::compact`]), but of no order that
-    /// has not ended. Gives how many. From then on orders with an `exp` up to the floor must be refused,
-    /// whatever the clock says.
-    pub fn compact(&mut self, floor: u64, now: u64) -> Result<u64, LedgerError> {
+    /// Forgets nonces that the signed floor and the clock are long past ([`NonceJournal::compact`]), but of no
+    /// order that has not ended. Gives how many. None of them can be used again: what expired before the floor
+    /// is refused, whatever the clock says.
+    pub fn compact(&mut self, now: u64) -> Result<u64, LedgerError> {
         let open = read_open(&self.orders)?.iter().map(|order| short(&order.op)).collect();
-        Ok(self.journal.compact(floor, now, &open)?)
+        Ok(self.journal.compact(self.policies.floor(), now, &open)?)
     }
 
     /// The log's half of [`Self::commit`]; also used when a crash came between the two.

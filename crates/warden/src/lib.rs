@@ -24,6 +24,7 @@
 //! | [`results`] | sealed results that wait for the hub |
 //! | [`sessions`] | a signed session: opened by the runner, passed to the agent, watched to its end |
 //! | [`questions`] | answers what changes nothing |
+//! | [`upkeep`] | once a day: forgets old nonces |
 //! | [`server`] | the socket |
 //!
 //! What is absent on purpose: no retry of a mutation, no second handover of a script, no way to skip a
@@ -48,6 +49,7 @@ pub mod server;
 pub mod sessions;
 pub mod space;
 pub mod steps;
+pub mod upkeep;
 pub mod warden;
 pub mod world;
 

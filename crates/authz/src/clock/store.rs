@@ -60,8 +60,8 @@ impl FloorStore {
         let path = &store.path;
         match files::read_limited(path, 4_096) {
             Ok(bytes) => {
-                let floor: Floor = serde_json::from_slice(&bytes)
-                    .map_err(|_| FloorError::Damaged { path: path.clone() })?;
+                let floor: Floor =
+                    serde_json::from_slice(&bytes).map_err(|_| FloorError::Damaged { path: path.clone() })?;
                 store.written = floor.at();
                 store.floor = floor.at_least(least);
             }

@@ -1,8 +1,8 @@
 //! Classes beyond the catalogue: what must be accepted, and what the policy asks for besides.
 
 use authz::RefusalCode::{
-    Clock, Expired, Kind as NoKind, Namespace as OtherNamespace, NeedsPlan, NotEnrolled, Protected, Stale, Threshold,
-    Unsigned,
+    Clock, Expired, Kind as NoKind, Namespace as OtherNamespace, NeedsPlan, NotEnrolled, Protected, Stale,
+    Threshold, Unsigned,
 };
 use authz::case::ClockWord;
 use authz::order::Order;
@@ -36,9 +36,8 @@ pub(super) fn classes() -> Vec<Class> {
     }
     let clock = |word: ClockWord| Desk::new().but(|desk| desk.host.clock = word);
     // The floor at so many seconds after the order's end.
-    let floor = |after: i64| {
-        Desk::new().but(|desk| desk.host.floor = desk.order.exp.saturating_add_signed(after))
-    };
+    let floor =
+        |after: i64| Desk::new().but(|desk| desk.host.floor = desk.order.exp.saturating_add_signed(after));
     let stale = Desk::new().but(|desk| desk.host.stale = true);
     let (a, b) = (Key::ed25519(), Key::seeded(0xb0));
     let of = |golden: &[u8]| Desk::new().but(|desk| desk.order = Order::decode(golden).unwrap());
