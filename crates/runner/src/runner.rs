@@ -323,6 +323,10 @@ impl Runner {
                     ledger.signed_time(anchor.fresh_at());
                 }
                 Err(TakeError::Refused(refusal)) => return Err(Denied::new(refusal.code, refusal.why)),
+                Err(TakeError::NoRoom(error)) => {
+                    let why = format!("{}; nothing was accepted", chain(&error));
+                    return Err(Denied::new(RefusalCode::Closed, why));
+                }
                 Err(TakeError::Store(error)) => {
                     drop(state);
                     let error = LedgerError::Policy(error);

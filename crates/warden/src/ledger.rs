@@ -15,7 +15,7 @@ use authz::journal::{Compacted, JournalError, NonceJournal};
 use authz::log::{AuditLog, LogError};
 use authz::receipt::Signer;
 use authz::verify::{HostFacts, LogFacts};
-use authz::{Authorized, Event, Kind, Order, Receipt};
+use authz::{Authorized, Event, Kind, Order, Receipt, Refusal, RefusalCode};
 use protocol::{Bytes, Envelope, Nonce, Sha256, Signed};
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +72,12 @@ impl LedgerError {
     /// Whether this error of [`Ledger::commit`] certainly burned nothing and leaves the ledger as it was.
     pub fn burned_nothing(&self) -> bool {
         matches!(self, Self::Journal(error) if error.burned_nothing())
+    }
+
+    /// Whether there was no room for an entry of the log, and nothing else is wrong: it was not written, and
+    /// nothing happened that it would tell of.
+    pub fn is_no_room(&self) -> bool {
+        matches!(self, Self::Log(LogError::NoRoom(_)))
     }
 
     /// Whether the journal takes nothing more, so that the warden has to start again.
@@ -322,6 +328,7 @@ impl Ledger {
     /// also for its nonce.
     pub fn write_open(&mut self, open: &OpenOrder) -> Result<(), LedgerError> {
         if open.stage == (Stage::Verified {}) {
+            self.log.reserve()?;
             self.journal.reserve()?;
         }
         let bytes =
@@ -361,6 +368,15 @@ impl Ledger {
 
     /// Judges a policy document; what is accepted is durable and in the log when this returns.
     pub fn take_policy(&mut self, document: &Envelope, now: u64) -> Result<Taken, LedgerError> {
+        // The chain says for itself when it has no room.
+        match self.log.reserve() {
+            Ok(()) => {}
+            Err(error @ LogError::NoRoom(_)) => {
+                let why = format!("{}; nothing was accepted", crate::warden::chain(&error));
+                return Ok(Taken::Refused(Refusal::new(RefusalCode::Closed, why)));
+            }
+            Err(error) => return Err(error.into()),
+        }
         let taken = self.policies.take(document, now)?;
         if let Taken::Accepted(Some(event)) = &taken {
             self.append(event.clone(), now)?;
@@ -421,7 +437,13 @@ impl Ledger {
     pub fn append(&mut self, event: Event, now: u64) -> Result<Signed, LedgerError> {
         let receipt = self.receipt(Some(self.log.next_entry()), event, now);
         let signed = receipt.sign(&self.identity.host_key);
-        self.log.append(&receipt, &signed)?;
+        // What can still be refused waits for room; what has happened is written down.
+        match &receipt.event {
+            Event::Order { outcome: authz::Outcome::Refused { .. }, .. }
+            | Event::StepStarted { .. }
+            | Event::Enrolled { .. } => self.log.append(&receipt, &signed)?,
+            _ => self.log.append_end(&receipt, &signed)?,
+        }
         self.seen.visit(&receipt);
         Ok(signed)
     }

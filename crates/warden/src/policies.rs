@@ -155,6 +155,10 @@ impl Policies {
                 Ok(Taken::Accepted(event(&accepted)))
             }
             Err(TakeError::Refused(refusal)) => Ok(Taken::Refused(refusal)),
+            Err(TakeError::NoRoom(error)) => {
+                let why = format!("{}; nothing was accepted", chain(&error));
+                Ok(Taken::Refused(Refusal::new(RefusalCode::Closed, why)))
+            }
             Err(TakeError::Store(error)) => Err(error.into()),
         }
     }
