@@ -292,10 +292,7 @@ fn public_key(blob: &[u8]) -> Result<PublicKey, SigError> {
     let key = take_string(&mut rest)?;
     nothing_left(rest)?;
     let key: [u8; 32] = key.try_into().map_err(|_| SigError::Format("key is not 32 bytes"))?;
-    PublicKey::try_from(protocol::Ed25519Key::from_bytes(key)).map_err(|error| match error {
-        KeyError::Unsupported(name) => SigError::KeyType(name),
-        _ => SigError::WeakKey,
-    })
+    PublicKey::try_from(protocol::Ed25519Key::from_bytes(key)).map_err(|_| SigError::WeakKey)
 }
 
 #[cfg(test)]
