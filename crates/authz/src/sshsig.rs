@@ -7,7 +7,7 @@
 use data_encoding::BASE64;
 use sha2::Digest as _;
 
-use crate::keys::{KeyError, OperatorIdentity, PublicKey, type_name};
+use crate::keys::{OperatorIdentity, PublicKey, type_name};
 use crate::namespace::Namespace;
 use crate::wire::{Damaged, nothing_left, put_string, take, take_string, take_u32};
 use protocol::Envelope;
