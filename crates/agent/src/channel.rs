@@ -20,6 +20,7 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use crate::hub::HubClient;
 use crate::orders::OrderDesk;
 use crate::policies::Policies;
+use crate::questions::Questions;
 use crate::session::{Effect, Note, Session};
 use crate::state::{Desired, DesiredStore};
 use crate::tunnels::Tunnels;
@@ -193,6 +194,7 @@ where
     let mut result = Box::pin(Fuse::terminated());
     let (mut policies, mut policy) = (Policies::default(), Box::pin(Fuse::terminated()));
     let mut judging = false;
+    let mut questions = Questions::new(ports.warden.clone());
     // They may name a policy that the warden is still judging.
     let mut held: Vec<Envelope> = Vec::new();
     loop {
@@ -218,6 +220,7 @@ where
                 effects.extend(grew.then(|| ports.session.on_note(Note::LogGrew)).into_iter().flatten());
                 effects
             }
+            answer = questions.next() => vec![Effect::Send(answer)],
             frame = tunnels.next() => ports.session.on_tunnel(frame),
             () = sleep_until(heartbeat_at) => {
                 let mut effects = ports.session.on_tick();
@@ -270,6 +273,9 @@ where
                 }
                 Effect::OpenTunnel { tunnel, envelope } => {
                     effects.extend(tunnels.open(tunnel, envelope).map(Effect::Send));
+                }
+                Effect::Ask { id, question } => {
+                    effects.extend(questions.ask(id, question).map(Effect::Send));
                 }
                 Effect::CloseTunnel { tunnel, why } => tunnels.close(tunnel, why),
                 Effect::Close { why, retry_after } => return (why, retry_after),

@@ -11,8 +11,8 @@
 //! * [`channel`]: one WebSocket to the hub; what it means is decided by the pure [`session`].
 //! * [`run`]: starts the others and connects again, with back-off, for ever.
 //!
-//! What does not outlive a connection are the sessions that came through it: [`tunnels`] ends them
-//! with it.
+//! What does not outlive a connection are the sessions that came through it ([`tunnels`] ends them
+//! with it) and operators' [`questions`] to the warden.
 //!
 //! Parts talk in [`session::Note`]s; what could not be sent waits in the session's backlog.
 //!
@@ -37,6 +37,7 @@ pub mod hub;
 pub mod identity;
 pub mod orders;
 pub mod policies;
+pub mod questions;
 pub mod rounds;
 pub mod run;
 pub mod selftest;

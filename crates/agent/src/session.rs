@@ -10,8 +10,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use authz::{Outcome, Receipt};
+use protocol::ask::Question;
 use protocol::desired::DesiredState;
-use protocol::frame::{AgentFrame, HubFrame, RECEIPTS_PER_FRAME, VERSION};
+use protocol::frame::{AgentFrame, HubFrame, OLDEST, RECEIPTS_PER_FRAME, VERSION};
 use protocol::plan::Plan;
 use protocol::report::{HostReport, Known};
 use protocol::text::printable;
@@ -88,6 +89,13 @@ pub enum Effect {
         tunnel: TunnelId,
         /// The signed `session.open`.
         envelope: Envelope,
+    },
+    /// Ask the warden for an operator, and answer the hub.
+    Ask {
+        /// The hub's number for it.
+        id: u64,
+        /// The question.
+        question: Question,
     },
     /// End a session.
     CloseTunnel {
@@ -229,12 +237,14 @@ impl Session {
             (Stage::Open, HubFrame::TunnelClose { tunnel, why }) => {
                 vec![Effect::CloseTunnel { tunnel, why: printable(&why) }]
             }
+            (Stage::Open, HubFrame::Ask { id, question }) => vec![Effect::Ask { id, question }],
             (Stage::Greeting | Stage::Pending, _) => vec![violation("it sent something before Welcome")],
         }
     }
 
     fn on_welcome(&mut self, v: u32, receipts_held: u64) -> Vec<Effect> {
-        if v != VERSION {
+        // What both speak, in the hub's word; a hub that does not speak this agent's version says Bye.
+        if !(OLDEST..=VERSION).contains(&v) {
             let why = format!(
                 "the hub speaks version {v} of the protocol, this agent {VERSION}: update the older one"
             );
@@ -475,6 +485,8 @@ impl Session {
             | AgentFrame::TunnelReady { .. }
             | AgentFrame::TunnelError { .. }
             | AgentFrame::TunnelClose { .. }
+            // Nobody waits for it after the channel.
+            | AgentFrame::Answer { .. }
             | AgentFrame::Heartbeat {} => {}
         }
     }

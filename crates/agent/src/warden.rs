@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use local_socket::{Framed, SocketError};
+use protocol::ask::{MAX_REPLY, Question, Reply};
 use protocol::frame::OrderState;
 use protocol::job::MAX_SEALED_RESULT;
 use protocol::local::{DocumentAnswer, LocalError, WardenAnswer, WardenRequest, WardenStatus};
@@ -19,6 +20,8 @@ use tokio::time::timeout;
 const CONNECT: Duration = Duration::from_secs(5);
 /// For answers that need no work in Proxmox.
 const QUICK: Duration = Duration::from_secs(10);
+/// For answers that the warden reads Proxmox for. The hub waits 10 s longer.
+const ASK: Duration = Duration::from_secs(40);
 /// Until a session waits: two verifications, and an sshd that starts. Longer than the warden waits.
 const SESSION: Duration = Duration::from_secs(75);
 /// For the last answer about a session, once its end is asked for.
@@ -227,6 +230,20 @@ impl Warden {
         }
     }
 
+    /// An operator's question, which changes nothing. An answer that is too long to be passed on becomes a
+    /// refusal that says so.
+    pub async fn ask(&self, question: Question) -> Result<Reply, WardenError> {
+        let asking = async { self.send(&WardenRequest::Ask { question }).await?.answer().await };
+        match self.within(ASK, asking).await? {
+            WardenAnswer::Answered { reply } if reply.is_bounded() => Ok(reply),
+            WardenAnswer::Answered { .. } => Ok(Reply::Refused {
+                code: "size".to_owned(),
+                why: format!("the host's answer is longer than {MAX_REPLY} bytes: ask for less of it"),
+            }),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
     /// Hands over a step or an order; what follows takes as long as it takes.
     pub async fn perform(&self, request: &WardenRequest) -> Result<Performing, WardenError> {
         Ok(Performing(self.send(request).await?))
@@ -315,6 +332,8 @@ impl Warden {
             | WardenAnswer::Receipts { .. }
             | WardenAnswer::SessionReady { .. }
             | WardenAnswer::Policy { .. }
+            | WardenAnswer::Queue { .. }
+            | WardenAnswer::Smart(_)
             | WardenAnswer::Answered { .. }
             | WardenAnswer::Results { .. }
             | WardenAnswer::Result { .. }

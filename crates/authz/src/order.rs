@@ -226,6 +226,20 @@ impl Order {
 
     /// Parses bytes that are already known to be signed (rule V17), with `encode(parse(x)) == x`.
     pub fn decode(bytes: &[u8]) -> Result<Self, OrderError> {
+        Self::read(bytes, false)
+    }
+
+    /// Parses a draft, the same way: what a host is asked to compute a plan for. It names no plan, also where
+    /// an order of its kind must.
+    pub fn decode_draft(bytes: &[u8]) -> Result<Self, OrderError> {
+        let draft = Self::read(bytes, true)?;
+        match draft.plan {
+            None => Ok(draft),
+            Some(_) => Err(OrderError::Needless { kind: draft.kind(), field: "plan" }),
+        }
+    }
+
+    fn read(bytes: &[u8], draft: bool) -> Result<Self, OrderError> {
         // V1: nothing longer is read at all.
         if bytes.len() > Envelope::MAX_PAYLOAD {
             let detail = format!("longer than {} bytes", Envelope::MAX_PAYLOAD);
@@ -272,7 +286,7 @@ impl Order {
             reason,
             ticket,
         };
-        order.check()?;
+        order.check(draft)?;
         // The parameters were raw until now: their spelling counts too.
         if order.encode() == bytes { Ok(order) } else { Err(CanonicalError::NotCanonical.into()) }
     }
@@ -284,6 +298,7 @@ impl Order {
             (None, Params::GuestCreate(params)) => Some(params.vmid),
             (None, Params::BackupDelete(params)) => Some(params.owner.vmid),
             (None, Params::BackupPrune(params)) => Some(params.owner.vmid),
+            (None, Params::BackupProtect(params)) => Some(params.owner.vmid),
             (None, Params::VolumeDelete(params)) => match params.owner {
                 VolumeOwner::Gone { vmid, .. } => Some(vmid),
                 VolumeOwner::Guest {} => None,
@@ -292,7 +307,7 @@ impl Order {
         }
     }
 
-    fn check(&self) -> Result<(), OrderError> {
+    fn check(&self, draft: bool) -> Result<(), OrderError> {
         let kind = self.kind();
         let wrong = |(field, allowed)| OrderError::Range { kind, field, allowed };
         let missing = |missing| Err(OrderError::Precondition { kind, missing });
@@ -317,7 +332,7 @@ impl Order {
             return Err(wrong(("host.cluster", "at most 64 letters, digits and '-', or null")));
         }
         self.pre.check(kind, &needs)?;
-        self.check_together()
+        self.check_together(draft)
     }
 }
 

@@ -5,6 +5,7 @@
 //! verified one. A refusal of an order that nobody known signed is signed too, but stands outside
 //! the chain ([`Receipt::entry`] is none), so that a hub cannot fill the disk with junk orders.
 
+use protocol::plan::Effect;
 use protocol::text::SafeText;
 use protocol::{Ed25519Key, Fingerprint, HostId, HostName, Sha256, Signed, Vmid};
 use serde::{Deserialize, Serialize};
@@ -137,10 +138,14 @@ pub enum Event {
         generation: u64,
         /// Kind.
         kind: String,
-        /// The guest.
-        vmid: Vmid,
+        /// The guest; none where no guest changes.
+        vmid: Option<Vmid>,
         /// The step in words.
         what: SafeText,
+        /// Which field in which direction: what rates and reversals are counted from, also after a restart.
+        /// Absent in logs of before it existed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        effect: Option<Effect>,
     },
     /// An unsigned step ended, or was refused.
     Step {
@@ -148,13 +153,56 @@ pub enum Event {
         generation: u64,
         /// Kind.
         kind: String,
-        /// The guest.
-        vmid: Vmid,
+        /// The guest; none where no guest changes.
+        vmid: Option<Vmid>,
         /// The step in words.
         what: SafeText,
         /// How it ended.
         outcome: Outcome,
     },
+}
+
+impl Event {
+    /// For people: what it is about, and what happened to it.
+    pub fn words(&self) -> (String, String) {
+        let short = |op: &Sha256| op.to_string().chars().take(12).collect::<String>();
+        let signers = |by: &[Signer]| match by {
+            [] => "nobody known".to_owned(),
+            by => by.iter().map(|signer| signer.operator.to_string()).collect::<Vec<_>>().join(", "),
+        };
+        match self {
+            Event::Enrolled { policy_version, policy, .. } => {
+                ("enrolled".to_owned(), format!("under policy version {policy_version} ({policy})"))
+            }
+            Event::PolicyAdvanced { version, sha256, signers: by } => (
+                format!("policy version {version}"),
+                format!("in force ({sha256}), signed by {}", signers(by)),
+            ),
+            Event::Revoked { what, signers: by } => {
+                ("revocation".to_owned(), format!("{what} counts no more, signed by {}", signers(by)))
+            }
+            Event::OrderCommitted { op, kind, signers: by } => {
+                (format!("order {} {kind}", short(op)), format!("committed, signed by {}", signers(by)))
+            }
+            Event::SessionReady { op, host_key } => (
+                format!("order {} session.open", short(op)),
+                format!("the session is open, its SSH host key is {}", host_key.fingerprint()),
+            ),
+            Event::Order { op, kind, vmid, outcome, .. } => {
+                let vmid = vmid.map(|vmid| format!(" {vmid}")).unwrap_or_default();
+                (
+                    format!("order {} {}{vmid}", short(op), kind.as_deref().unwrap_or("(unread)")),
+                    outcome.to_string(),
+                )
+            }
+            Event::StepStarted { generation, what, .. } => {
+                (format!("step of generation {generation}: {what}"), "started".to_owned())
+            }
+            Event::Step { generation, what, outcome, .. } => {
+                (format!("step of generation {generation}: {what}"), outcome.to_string())
+            }
+        }
+    }
 }
 
 /// Whose signature counted.

@@ -84,6 +84,8 @@ pub enum RefusalCode {
     User,
     /// Scripts and sessions are not set up on this host, or its runner does not answer.
     Runner,
+    /// What only root can do is not set up on this host, or `writ-privileged` does not answer.
+    Privileged,
     /// The operator has as many sessions on this host as one may have.
     Sessions,
     /// The journal is damaged or cannot be written.

@@ -76,12 +76,14 @@ pub enum Now {
 }
 
 impl Fact {
-    fn new<T: PartialEq>(what: &'static str, signed: &T, now: &T, shown: impl Fn(&T) -> String) -> Self {
+    /// A fact that was read.
+    pub fn new<T: PartialEq>(what: &'static str, signed: &T, now: &T, shown: impl Fn(&T) -> String) -> Self {
         let same = signed == now;
         Self { what, signed: shown(signed), now: if same { Now::Same } else { Now::Changed(shown(now)) } }
     }
 
-    fn unread(what: &'static str, signed: String, why: &str) -> Self {
+    /// A fact that was not.
+    pub fn unread(what: &'static str, signed: String, why: &str) -> Self {
         Self { what, signed, now: Now::Unread(why.to_owned()) }
     }
 
@@ -173,7 +175,8 @@ fn snapshot(order: &Order, guest: &GuestReport) -> Option<Fact> {
     })
 }
 
-fn identity(identity: &GuestIdentity) -> String {
+/// What makes a guest this one, in a line.
+pub fn identity(identity: &GuestIdentity) -> String {
     let GuestIdentity { smbios_uuid, vmgenid, meta_ctime, macs, volids, giid } = identity;
     let facts = [
         smbios_uuid.as_ref().map(|uuid| format!("UUID {uuid}")),

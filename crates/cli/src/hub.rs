@@ -10,6 +10,7 @@ use protocol::api::{
     HostDetail, HostView, LogCheckpoint, LogProof, LoginAnswer, LoginChallenge, OrderAccepted, OrderView,
     PolicyStored, PolicyView, ReceiptsView, TunnelAnswer, TunnelView,
 };
+use protocol::ask::{Question, Reply};
 use protocol::desired::DesiredState;
 use protocol::text::printable;
 use protocol::{Envelope, HostId, Sha256, Signed, TunnelId, tunnel};
@@ -27,6 +28,8 @@ const REQUEST: Duration = Duration::from_secs(30);
 const LONG_POLL: Duration = Duration::from_secs(40);
 /// The hub waits up to 40 s for the host to open a session.
 const TUNNEL: Duration = Duration::from_secs(60);
+/// The hub waits up to 50 s for the host to answer a question.
+const ASK: Duration = Duration::from_secs(60);
 /// How long one question about an order waits at the hub, seconds.
 pub const POLL_S: u64 = 25;
 /// As long as the enrollment code allows.
@@ -331,6 +334,13 @@ impl Hub {
     async fn proof(&self, id: &HostId, about: [(&str, u64); 2]) -> Result<Vec<Sha256>, HubError> {
         let request = self.request(Method::GET, &format!("hosts/{id}/log/proof")).query(&about);
         self.json::<LogProof>("a proof", request).await.map(|proof| proof.hashes)
+    }
+
+    /// Asks a host's warden a question that changes nothing; the hub waits for the host. The reply is unjudged:
+    /// of a plan only the signature counts, and what stands in a world is compared again by the host.
+    pub async fn ask(&self, host: &HostId, question: &Question) -> Result<Reply, HubError> {
+        let request = self.request(Method::POST, &format!("hosts/{host}/ask")).json(question).timeout(ASK);
+        self.json("a host's reply", request).await
     }
 
     /// Asks for a session; the hub waits for the host.

@@ -10,6 +10,8 @@
 //! |---|---|
 //! | [`resolve`] | which host a name means |
 //! | [`prepare`] | orders from reports, and orders about the host |
+//! | [`planned`] | orders that are bound to a host's plan |
+//! | [`live`] | what an order relies on, against the world as the host sees it now |
 //! | [`cosigning`] | what a second signer must know |
 //! | [`judge`] | receipts and a host's log |
 //! | [`history`] | checkpoints: whether a log continues what this machine saw |
@@ -35,7 +37,9 @@ pub mod error;
 pub mod history;
 pub mod hub;
 pub mod judge;
+pub mod live;
 pub mod openssh;
+pub mod planned;
 pub mod policy_file;
 pub mod prepare;
 pub mod render;

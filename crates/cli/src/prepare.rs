@@ -5,7 +5,7 @@
 //! again and refuses on any difference, so a lying report can only make an order useless.
 
 use authz::order::{
-    Binding, HostRef, NoParams, Params, PolicyRef, Preconditions, RollbackParams, SnapshotParams, TagParams,
+    HostRef, NoParams, Params, PolicyRef, Preconditions, RollbackParams, SnapshotParams, TagParams,
 };
 use authz::{Kind, Order, Policy};
 use protocol::config::nearest;
@@ -142,9 +142,9 @@ pub enum PrepareError {
     /// Nobody may order it.
     #[error("your policy has no rule for {0}: the host would refuse the order")]
     NoRule(Kind),
-    /// A plan would be needed.
+    /// A plan would be needed, and nobody makes one for this kind.
     #[error(
-        "your policy does not let {0} stand without a plan, and hosts cannot compute plans yet: the host would refuse the order"
+        "your policy does not let {0} stand without a plan, and there are no plans for it: the host would refuse the order; let it stand in the policy (`writ policy next`)"
     )]
     NeedsPlan(Kind),
     /// More signatures than one person can give.
@@ -285,9 +285,6 @@ fn host_ref(host: &Believed) -> HostRef {
 /// What the host would refuse anyway is said before anybody signs.
 fn check_rule(policy: &Policy, kind: Kind, valid_s: u64) -> Result<(), PrepareError> {
     let rule = policy.rule(kind).ok_or(PrepareError::NoRule(kind))?;
-    if !rule.standing && !matches!(kind.binding(), Binding::None | Binding::Immediate) {
-        return Err(PrepareError::NeedsPlan(kind));
-    }
     if valid_s > rule.max_validity_s {
         return Err(PrepareError::Validity { kind, max_s: rule.max_validity_s, asked_s: valid_s });
     }

@@ -2,7 +2,7 @@
 
 use authz::order::{JobParams, Params, SessionParams};
 use authz::receipt::Signer;
-use authz::{Event, Order, Outcome, Receipt};
+use authz::{Order, Outcome, Receipt};
 use protocol::text::printable;
 use protocol::{Sha256, SnapshotRef};
 
@@ -65,37 +65,7 @@ pub fn signers(signers: &[Signer]) -> String {
 /// A receipt as a row: time, place, event, outcome.
 pub fn receipt_row(receipt: &Receipt) -> Vec<String> {
     let place = receipt.entry.map_or_else(|| "-".to_owned(), |entry| entry.seq.to_string());
-    let (event, how) = match &receipt.event {
-        Event::Enrolled { policy_version, policy, .. } => {
-            ("enrolled".to_owned(), format!("under policy version {policy_version} ({policy})"))
-        }
-        Event::PolicyAdvanced { version, sha256, signers: by } => {
-            (format!("policy version {version}"), format!("in force ({sha256}), signed by {}", signers(by)))
-        }
-        Event::Revoked { what, signers: by } => {
-            ("revocation".to_owned(), format!("{what} counts no more, signed by {}", signers(by)))
-        }
-        Event::OrderCommitted { op, kind, signers: by } => {
-            (format!("order {} {kind}", short(op)), format!("committed, signed by {}", signers(by)))
-        }
-        Event::SessionReady { op, host_key } => (
-            format!("order {} session.open", short(op)),
-            format!("the session is open, its SSH host key is {}", host_key.fingerprint()),
-        ),
-        Event::Order { op, kind, vmid, outcome, .. } => {
-            let vmid = vmid.map(|vmid| format!(" {vmid}")).unwrap_or_default();
-            (
-                format!("order {} {}{vmid}", short(op), kind.as_deref().unwrap_or("(unread)")),
-                outcome.to_string(),
-            )
-        }
-        Event::StepStarted { generation, what, .. } => {
-            (format!("step of generation {generation}: {what}"), "started".to_owned())
-        }
-        Event::Step { generation, what, outcome, .. } => {
-            (format!("step of generation {generation}: {what}"), outcome.to_string())
-        }
-    };
+    let (event, how) = receipt.event.words();
     vec![place, utc(receipt.time), event, how]
 }
 

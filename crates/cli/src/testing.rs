@@ -185,6 +185,59 @@ pub(crate) fn session() -> SessionParams {
     }
 }
 
+/// As the host that the draft names would make it.
+pub(crate) fn plan_of(draft: &authz::Order) -> authz::plan::Plan {
+    authz::plan::Plan {
+        v: 1,
+        host: draft.host.id,
+        host_key_gen: draft.host.generation,
+        draft: authz::plan::draft_of(draft),
+        kind: draft.kind(),
+        vmid: draft.vmid(),
+        effects: vec!["everything since the snapshot is lost".parse().unwrap()],
+        calls: vec!["POST /nodes/pve1/qemu/101/snapshot/before-update/rollback".parse().unwrap()],
+        config_sha256: Some(authz::world::config_sha256(&world_config())),
+        challenge: Sha256::of(draft.nonce.as_bytes()),
+        boot_id: "boot".parse().unwrap(),
+        boottime_s: 5_000,
+        time: NOW,
+        log_size: 7,
+    }
+}
+
+pub(crate) fn world_config() -> std::collections::BTreeMap<String, String> {
+    [("cores".to_owned(), "2".to_owned()), ("name".to_owned(), "db".to_owned())].into()
+}
+
+/// The guest of [`guest`], as its host sees it.
+pub(crate) fn world(vmid: u32) -> authz::world::World {
+    let GuestReport { kind, name, state, config, snapshots, .. } = guest(vmid);
+    let (Known::Known(config), Known::Known(snapshots)) = (config, snapshots) else { unreachable!() };
+    let snapshots = snapshots.into_iter().map(|snapshot| authz::world::SnapshotNow {
+        name: snapshot.name.to_string(),
+        time: Some(snapshot.time),
+        parent: snapshot.parent,
+        unfinished: None,
+    });
+    let now = authz::world::GuestNow {
+        kind,
+        name,
+        identity: config.identity,
+        digest: config.digest,
+        config: Known::Known(world_config()),
+        lock: None,
+        template: false,
+        state,
+        snapshots: Known::Known(snapshots.collect()),
+        consistent: true,
+        volumes: Known::Known(vec![]),
+        protection: Known::Known(false),
+        ha: Known::Known(protocol::refs::HaState::Unmanaged),
+        replication: Known::Known(vec![]),
+    };
+    authz::world::World { guest: Known::Known(now), ..authz::world::World::unread("nobody asked") }
+}
+
 /// A rollback on host 1, valid for ten minutes from [`NOW`].
 pub(crate) fn order() -> authz::Order {
     let wish = Wish::Rollback { snapshot: "before-update".parse().unwrap(), start: false };

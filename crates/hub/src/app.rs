@@ -10,6 +10,7 @@ use protocol::frame::{HEARTBEAT_S, SILENCE_S};
 
 use crate::live::Live;
 use crate::operators::OperatorsFile;
+use crate::questions::Questions;
 use crate::store::Store;
 use crate::tunnel::Tunnels;
 
@@ -22,6 +23,7 @@ pub(crate) struct AppInner {
     pub(crate) store: Store,
     pub(crate) live: Live,
     pub(crate) tunnels: Tunnels,
+    pub(crate) questions: Questions,
     /// Most sessions that an operator may have open on one host.
     pub(crate) sessions_per_operator: NonZeroU8,
     pub(crate) operators: OperatorsFile,
@@ -86,6 +88,8 @@ pub struct Limits {
     pub send: Duration,
     /// For connections to end when the hub stops.
     pub stop: Duration,
+    /// For a host to answer a question. The agent waits 40 s for its warden.
+    pub answer: Duration,
     /// For a host to answer when a session is asked for.
     pub tunnel_answer: Duration,
     /// For both data connections of a tunnel to come, after the host said that it is ready.
@@ -114,6 +118,7 @@ impl Default for Limits {
             silence: Duration::from_secs(SILENCE_S),
             send: Duration::from_secs(30),
             stop: Duration::from_secs(5),
+            answer: Duration::from_secs(50),
             tunnel_answer: Duration::from_secs(40),
             tunnel_connect: Duration::from_secs(15),
             tunnel_recheck: Duration::from_secs(5),

@@ -16,6 +16,7 @@
 //! | `http` | the routes, their guard, and how requests fail |
 //! | `channel` | the agents' live channel |
 //! | `tunnel` | sessions: brings both ends together and copies what it cannot read |
+//! | `questions` | operators' questions to wardens, while they are answered |
 //! | `server` | listening, connections, a clean end |
 //! | `upkeep` | forgetting what nobody needs any more |
 //!
@@ -29,6 +30,7 @@ mod http;
 pub mod init;
 mod live;
 mod operators;
+mod questions;
 mod server;
 mod store;
 pub mod tls;

@@ -40,19 +40,23 @@ pub(crate) struct Handle {
     pub(crate) wake: Arc<Wake>,
     /// Unix seconds of the last frame.
     pub(crate) last_seen: Arc<AtomicU64>,
-    /// Frames about tunnels. They are for this channel only and not kept for a later one.
+    /// Frames about tunnels, and questions. They are for this channel only and not kept for a later one.
     pub(crate) tunnels: mpsc::Sender<HubFrame>,
+    /// Whether the agent speaks a version in which it answers questions.
+    pub(crate) answers: bool,
 }
 
-/// A host's channel as a tunnel sees it, which lives and ends with it.
+/// A host's channel as a tunnel or a question sees it, which lives and ends with it.
 #[derive(Debug)]
 pub(crate) struct Line {
     /// Which channel.
     pub(crate) channel: u64,
-    /// Frames about this tunnel.
+    /// Frames about this tunnel, or this question.
     pub(crate) frames: mpsc::Sender<HubFrame>,
     /// Ends when the channel ended or was replaced; nothing is ever sent.
     pub(crate) alive: watch::Receiver<()>,
+    /// See [`Handle::answers`].
+    pub(crate) answers: bool,
 }
 
 /// The registered channel of a host's service.
@@ -157,6 +161,7 @@ impl Live {
             channel: entry.id,
             frames: entry.handle.tunnels.clone(),
             alive: entry.alive.subscribe(),
+            answers: entry.handle.answers,
         })
     }
 
@@ -245,7 +250,7 @@ mod tests {
 
     fn join(live: &Live, boot_id: &str) -> Registered {
         let (tunnels, _) = mpsc::channel(1);
-        let handle = Handle { wake: Arc::default(), last_seen: Arc::default(), tunnels };
+        let handle = Handle { wake: Arc::default(), last_seen: Arc::default(), tunnels, answers: true };
         live.register(HostId::from_bytes([1; 16]), boot_id, handle)
     }
 

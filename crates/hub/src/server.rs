@@ -27,6 +27,7 @@ use crate::config::HubConfig;
 use crate::http;
 use crate::live::Live;
 use crate::operators::{OperatorsError, OperatorsFile};
+use crate::questions::Questions;
 use crate::store::{OpenError, Store};
 use crate::tls::{self, Tls, TlsError};
 use crate::tunnel::Tunnels;
@@ -120,6 +121,7 @@ pub async fn serve_in(config: HubConfig, environment: Environment) -> Result<Run
         store,
         live: Live::new(),
         tunnels: Tunnels::default(),
+        questions: Questions::default(),
         sessions_per_operator,
         operators,
         pin,

@@ -17,6 +17,7 @@ use crate::app::{App, AppInner, Clock, Environment, Limits};
 use crate::http;
 use crate::live::Live;
 use crate::operators::OperatorsFile;
+use crate::questions::Questions;
 use crate::store::Store;
 use crate::tls::DeviceKey;
 use crate::tunnel::Tunnels;
@@ -105,6 +106,7 @@ impl TestHub {
             store: Store::open(&dir.path().join("hub.sqlite")).await.unwrap(),
             live: Live::new(),
             tunnels: Tunnels::default(),
+            questions: Questions::default(),
             sessions_per_operator: NonZeroU8::MIN,
             operators: OperatorsFile::new(&path),
             pin: Sha256::of(b"this hub's key"),

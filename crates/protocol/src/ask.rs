@@ -3,12 +3,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::envelope::{Bytes, Signed};
+use crate::envelope::{Bytes, Envelope, Signed};
 use crate::ids::{GuestKind, Vmid};
 use crate::refs::{StorageId, VolumeId};
 
 /// Most storages or volumes in one question.
 pub const MAX_NAMED: usize = 128;
+
+/// Longest answer in bytes: a world's JSON or a plan's, with its signature. In base64 it fits a frame.
+pub const MAX_REPLY: usize = 2 * 1024 * 1024;
 
 /// A question to the warden.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +80,27 @@ pub enum Reply {
         /// Cause and remedy.
         why: String,
     },
+}
+
+impl Question {
+    /// Whether it is short enough to be passed on: [`Look::is_bounded`], and a draft that could be an order.
+    pub fn is_bounded(&self) -> bool {
+        match self {
+            Self::Look(look) => look.is_bounded(),
+            Self::Plan { draft } => (1..=Envelope::MAX_PAYLOAD).contains(&draft.0.len()),
+        }
+    }
+}
+
+impl Reply {
+    /// Whether it is short enough to be passed on: [`MAX_REPLY`], and a plan's signature is one.
+    pub fn is_bounded(&self) -> bool {
+        match self {
+            Self::World { json } => json.0.len() <= MAX_REPLY,
+            Self::Plan { plan } => plan.payload.0.len() <= MAX_REPLY && plan.sig.len() <= Envelope::MAX_ARMOR,
+            Self::Refused { code, why } => code.len() <= 64 && why.len() <= 4096,
+        }
+    }
 }
 
 impl Look {

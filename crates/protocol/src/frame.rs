@@ -3,10 +3,14 @@
 //! identified by their payload's hash, receipts by their place in the host's log, and reports and
 //! desired states by a number that only grows.
 //!
-//! Version history: 1 (this).
+//! Version history:
+//! * 1
+//! * 2 (this): [`HubFrame::Ask`] and [`AgentFrame::Answer`]. A hub speaks 1 with an agent that does; it asks
+//!   such an agent nothing.
 
 use serde::{Deserialize, Serialize};
 
+use crate::ask::{Question, Reply};
 use crate::desired::DesiredState;
 use crate::envelope::{Bytes, Envelope, Signed};
 use crate::ids::{HostId, Sha256, TunnelId};
@@ -15,7 +19,11 @@ use crate::plan::Plan;
 use crate::report::HostReport;
 
 /// Version of this vocabulary.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// Oldest version that a hub still speaks, with agents that were not updated yet.
+pub const OLDEST: u32 = 1;
+/// From this version on an agent answers [`HubFrame::Ask`].
+pub const ANSWERS_FROM: u32 = 2;
 /// Where the hub serves the channel.
 pub const CHANNEL_PATH: &str = "/agent/v1/channel";
 /// Longest frame in bytes, either way; a longer one closes the channel.
@@ -143,6 +151,13 @@ pub enum AgentFrame {
         /// The last document that would have changed it and was refused, in words.
         problem: Option<String>,
     },
+    /// To [`HubFrame::Ask`]: each is answered once, unless the channel ends before.
+    Answer {
+        /// Of the question.
+        id: u64,
+        /// The warden's answer, at most [`crate::ask::MAX_REPLY`] bytes, or why there is none.
+        reply: Reply,
+    },
     /// Sent when nothing else is.
     Heartbeat {},
 }
@@ -207,6 +222,13 @@ pub enum HubFrame {
         /// Why, in words.
         why: String,
     },
+    /// An operator's question to the warden, which changes nothing. Not kept for a later channel.
+    Ask {
+        /// The hub's number for it; no other of this channel has it.
+        id: u64,
+        /// The question.
+        question: Question,
+    },
     /// The hub ends the channel.
     Bye {
         /// Why, for the agent's log.
@@ -231,6 +253,8 @@ pub struct OrderProgress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum OrderState {
+    /// Signatures hold, and other work on the same guest or storage comes first.
+    Queued,
     /// Signatures, policy, clock and live preconditions hold.
     Verified,
     /// The nonce is burned: this order can never be accepted again.
@@ -249,6 +273,7 @@ pub enum OrderState {
 impl std::fmt::Display for OrderState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Queued => f.write_str("waiting on the host for other work on the same guest or storage"),
             Self::Verified => f.write_str("verified on the host"),
             Self::Committed => f.write_str("committed, nonce burned"),
             Self::Starting => f.write_str("starting"),
@@ -275,12 +300,55 @@ mod tests {
         };
         assert_eq!(
             serde_json::to_string(&hello).unwrap(),
-            r#"{"t":"hello","v":1,"host_id":"01010101010101010101010101010101","boot_id":"b","agent_version":"0.1.0","purpose":"run","log_size":2}"#
+            r#"{"t":"hello","v":2,"host_id":"01010101010101010101010101010101","boot_id":"b","agent_version":"0.1.0","purpose":"run","log_size":2}"#
         );
         assert_eq!(
             serde_json::to_string(&HubFrame::Welcome { v: 1, receipts_held: 3 }).unwrap(),
             r#"{"t":"welcome","v":1,"receipts_held":3}"#
         );
+    }
+
+    /// Version 2's own frames.
+    #[test]
+    fn questions_and_answers_bytes_are_frozen() {
+        let draft = b"draft".to_vec();
+        let ask = HubFrame::Ask { id: 7, question: Question::Plan { draft: draft.into() } };
+        let text = r#"{"t":"ask","id":7,"question":{"ask":"plan","draft":"ZHJhZnQ="}}"#;
+        assert_eq!(serde_json::to_string(&ask).unwrap(), text);
+        assert_eq!(serde_json::from_str::<HubFrame>(text).unwrap(), ask);
+        let look = crate::ask::Look { guest: Some(101.try_into().unwrap()), ..Default::default() };
+        let ask = HubFrame::Ask { id: 8, question: Question::Look(look) };
+        let text = r#"{"t":"ask","id":8,"question":{"ask":"look","guest":101,"owner":null,"storages":[],"volumes":[],"template":null,"disks":false,"backing":false,"vmids":false}}"#;
+        assert_eq!(serde_json::to_string(&ask).unwrap(), text);
+        assert_eq!(serde_json::from_str::<HubFrame>(text).unwrap(), ask);
+        let reply = Reply::Refused { code: "busy".into(), why: "later".into() };
+        let answer = AgentFrame::Answer { id: 7, reply };
+        let text = r#"{"t":"answer","id":7,"reply":{"is":"refused","code":"busy","why":"later"}}"#;
+        assert_eq!(serde_json::to_string(&answer).unwrap(), text);
+        assert_eq!(serde_json::from_str::<AgentFrame>(text).unwrap(), answer);
+    }
+
+    /// What may be passed on fits a frame, whatever it is.
+    #[test]
+    fn the_longest_reply_fits_a_frame() {
+        let json = vec![b'x'; crate::ask::MAX_REPLY];
+        let reply = Reply::World { json: json.clone().into() };
+        assert!(reply.is_bounded());
+        let frame = serde_json::to_string(&AgentFrame::Answer { id: u64::MAX, reply }).unwrap();
+        assert!(frame.len() < MAX_FRAME, "{}", frame.len());
+        let more = [json, vec![b'x']].concat();
+        assert!(!Reply::World { json: more.clone().into() }.is_bounded());
+        assert!(!Reply::Plan { plan: Signed { payload: more.into(), sig: String::new() } }.is_bounded());
+        let sig = "s".repeat(Envelope::MAX_ARMOR + 1);
+        assert!(!Reply::Plan { plan: Signed { payload: vec![1].into(), sig } }.is_bounded());
+        assert!(!Reply::Refused { code: "c".into(), why: "w".repeat(5000) }.is_bounded());
+        for (size, good) in
+            [(0, false), (1, true), (Envelope::MAX_PAYLOAD, true), (Envelope::MAX_PAYLOAD + 1, false)]
+        {
+            assert_eq!(Question::Plan { draft: vec![0; size].into() }.is_bounded(), good, "{size}");
+        }
+        let storages = vec!["local".parse().unwrap(); crate::ask::MAX_NAMED + 1];
+        assert!(!Question::Look(crate::ask::Look { storages, ..Default::default() }).is_bounded());
     }
 
     #[test]
@@ -299,8 +367,27 @@ mod tests {
             r#"{"t":"tunnel_open","tunnel":"00","envelope":{"payload":"","sigs":[]}}"#,
             r#"{"t":"tunnel_close","tunnel":"00000000000000000000000000000000"}"#,
             r#"{"t":"order","envelope":{"payload":"","sigs":[],"sealed":7}}"#,
+            r#"{"t":"ask","id":-1,"question":{"ask":"plan","draft":""}}"#,
+            r#"{"t":"ask","id":18446744073709551616,"question":{"ask":"plan","draft":""}}"#,
+            r#"{"t":"ask","question":{"ask":"plan","draft":""}}"#,
+            r#"{"t":"ask","id":1}"#,
+            r#"{"t":"ask","id":1,"question":{"ask":"step"}}"#,
+            r#"{"t":"ask","id":1,"question":{"ask":"plan","draft":"!"}}"#,
+            r#"{"t":"ask","id":1,"question":{"ask":"plan","draft":"","order":""}}"#,
+            r#"{"t":"ask","id":1,"question":{"ask":"look","guest":null,"owner":null,"storages":[],"volumes":[],"template":null,"disks":false,"backing":false}}"#,
+            r#"{"t":"ask","id":1,"question":{"ask":"look","guest":0,"owner":null,"storages":[],"volumes":[],"template":null,"disks":false,"backing":false,"vmids":false}}"#,
+            r#"{"t":"ask","id":1,"question":{"ask":"look","guest":null,"owner":null,"storages":["../x"],"volumes":[],"template":null,"disks":false,"backing":false,"vmids":false}}"#,
         ] {
             assert!(serde_json::from_str::<HubFrame>(bad).is_err(), "{bad}");
+        }
+        for bad in [
+            r#"{"t":"answer","id":1,"reply":{"is":"world"}}"#,
+            r#"{"t":"answer","id":1.0,"reply":{"is":"refused","code":"x","why":"y"}}"#,
+            r#"{"t":"answer","id":1,"reply":{"is":"refused","code":"x","why":"y","more":1}}"#,
+            r#"{"t":"answer","id":1,"reply":{"is":"plan","plan":{"payload":"","sig":""},"json":""}}"#,
+            r#"{"t":"answer","id":1,"reply":{"is":"plan","plan":{"payload":""}}}"#,
+        ] {
+            assert!(serde_json::from_str::<AgentFrame>(bad).is_err(), "{bad}");
         }
         let deep = "[".repeat(100_000);
         assert!(serde_json::from_str::<AgentFrame>(&deep).is_err());

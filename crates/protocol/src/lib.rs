@@ -23,6 +23,7 @@
 //! | [`ask`] | questions to a host's warden that change nothing |
 //! | [`local`] | the warden's unix socket |
 //! | [`runner`] | the runner's unix socket |
+//! | [`privileged`] | the unix socket of what only root can do |
 //! | [`api`] | the hub's `/api/v1` for operators |
 //! | [`config`] | configuration files: unknown keys are refused with the nearest known name |
 //!
@@ -41,6 +42,7 @@ pub mod job;
 pub mod local;
 pub mod note;
 pub mod plan;
+pub mod privileged;
 pub mod refs;
 pub mod report;
 pub mod runner;

@@ -13,6 +13,7 @@ use crate::frame::OrderState;
 use crate::ids::{Ed25519Key, HostId, Sha256};
 use crate::note::Note;
 use crate::plan::Step;
+use crate::privileged::{BlockDevice, SmartReading, SmartTransport};
 
 /// Longest frame in bytes: room for the result of a script ([`crate::job::MAX_SEALED_RESULT`]) as base64.
 pub const MAX_FRAME: usize = 4 * 1024 * 1024;
@@ -76,10 +77,20 @@ pub enum WardenRequest {
         /// As they were signed.
         documents: Vec<Envelope>,
     },
+    /// What is being done, and what waits?
+    Queue {},
     /// A question that changes nothing.
     Ask {
         /// The question.
         question: Question,
+    },
+    /// Read a disk's SMART values as root, where Proxmox's API cannot: behind a USB bridge, or asleep. A disk
+    /// that sleeps is left asleep. Reads only.
+    Smart {
+        /// Which disk.
+        device: BlockDevice,
+        /// How to speak to it; none: `smartctl` chooses.
+        transport: Option<SmartTransport>,
     },
     /// Which results of scripts wait for the hub?
     Results {},
@@ -144,11 +155,18 @@ pub enum WardenAnswer {
         /// What became of each document, in their order.
         answers: Vec<DocumentAnswer>,
     },
+    /// To Queue, oldest first.
+    Queue {
+        /// The orders and steps.
+        entries: Vec<QueueEntry>,
+    },
     /// To Ask.
     Answered {
         /// The answer.
         reply: Reply,
     },
+    /// To Smart.
+    Smart(SmartReading),
     /// To Results, oldest first.
     Results {
         /// The orders.
@@ -207,6 +225,20 @@ pub struct WardenStatus {
     pub log_size: u64,
     /// Why signed orders are refused at the moment, if they are (a damaged journal).
     pub closed: Option<String>,
+}
+
+/// An order or an unsigned step that the warden works on, or will.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueEntry {
+    /// The order; none of an unsigned step.
+    pub op: Option<Sha256>,
+    /// What it works on: `guest 101`, `storage local`.
+    pub resources: Vec<String>,
+    /// Since when, unix seconds.
+    pub since: u64,
+    /// Whether it has begun; else it waits.
+    pub working: bool,
 }
 
 /// Identity and policy of an enrolled host.

@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{GuestKind, IdError, name_id, spelled};
+use crate::ids::{GuestKind, IdError, Vmid, name_id, spelled};
 
 fn is_storage(text: &str) -> bool {
     (2..=100).contains(&text.len())
@@ -51,6 +51,22 @@ impl VolumeId {
     /// Whether its name is one of a backup.
     pub fn is_backup(&self) -> bool {
         self.0.split_once(':').is_some_and(|(_, volume)| volume.starts_with("backup/"))
+    }
+    /// Whose backup it is by its name (`pve/facts.md` 7.6): `backup/vzdump-qemu-100-…`, and on a backup
+    /// server `backup/vm/100/…`. None where the name does not say.
+    pub fn backup_owner(&self) -> Option<(GuestKind, Vmid)> {
+        let name = self.0.split_once(':')?.1.strip_prefix("backup/")?;
+        let kinds = [
+            ("vzdump-qemu-", '-', GuestKind::Qemu),
+            ("vzdump-lxc-", '-', GuestKind::Lxc),
+            ("vm/", '/', GuestKind::Qemu),
+            ("ct/", '/', GuestKind::Lxc),
+        ];
+        kinds.into_iter().find_map(|(prefix, end, kind)| {
+            let (number, _) = name.strip_prefix(prefix)?.split_once(end)?;
+            let plain = number.bytes().all(|b| b.is_ascii_digit()) && !number.starts_with('0');
+            Some((kind, plain.then(|| number.parse().ok()).flatten()?))
+        })
     }
     /// Whether its name is one of a container template.
     pub fn is_template(&self) -> bool {
@@ -361,6 +377,25 @@ mod tests {
         let volume: VolumeId = "local:backup/x.vma".parse().unwrap();
         assert!(volume.is_backup() && !volume.is_template());
         assert_eq!(volume.storage().as_str(), "local");
+        let owner = |text: &str| {
+            let owner = text.parse::<VolumeId>().unwrap().backup_owner();
+            owner.map(|(kind, vmid)| format!("{kind} {vmid}"))
+        };
+        for (text, whose) in [
+            ("local:backup/vzdump-qemu-100-2026_11_22-03_21_27.vma.zst", Some("qemu 100")),
+            ("local:backup/vzdump-lxc-999999999-x.tar", Some("lxc 999999999")),
+            ("pbs1:backup/ct/101/2026-01-31T01:00:05Z", Some("lxc 101")),
+            ("pbs1:backup/vm/101/2026-01-31T01:00:05Z", Some("qemu 101")),
+            ("local:backup/vzdump-qemu-99-x.vma", None),
+            ("local:backup/vzdump-qemu-0100-x.vma", None),
+            ("local:backup/vzdump-qemu-+100-x.vma", None),
+            ("local:backup/vzdump-qemu-100", None),
+            ("local:backup/mine.vma", None),
+            ("pbs1:backup/host/101/x", None),
+            ("local:iso/vzdump-qemu-100-x", None),
+        ] {
+            assert_eq!(owner(text).as_deref(), whose, "{text}");
+        }
         check::<ConfigDigest>(&[&"a".repeat(40), &"0".repeat(64)], &["a", &"A".repeat(40), &"a".repeat(41)]);
     }
 

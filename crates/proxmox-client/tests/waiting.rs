@@ -292,7 +292,7 @@ async fn tasks_that_were_there_before_are_not_the_one() {
     })
     .await;
     let known = [upid()];
-    let find = FindTask { since: SINCE, task_type: "qmsnapshot", vmid: vmid(), user: ME, known: &known };
+    let find = FindTask { since: SINCE, task_types: &["qmsnapshot"], id: "100", user: ME, known: &known };
     let found = client.find_task_of(&find).await;
     assert!(matches!(&found, FoundTask::Found(found) if found.pid() == 0x3A5), "{found:?}");
     let all = client.find_task_of(&FindTask { known: &[], ..find }).await;

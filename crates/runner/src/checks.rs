@@ -1,42 +1,29 @@
 //! What can be said of an order before anything is done. Pure, and free of side effects: whatever is
 //! refused here can be asked again.
 
+use anchored::Anchor;
 use authz::clock::Floor;
 use authz::order::{JobParams, SessionParams};
 use authz::{Authorized, Kind, Order, Params, PublicKey, RefusalCode};
 use protocol::runner::RunnerAnswer;
 use protocol::{Envelope, HostName, Sha256};
 
-use crate::anchor::Anchor;
+pub use anchored::Denied;
 
-/// Why not. One of these is one [`RunnerAnswer::Refused`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Denied {
-    /// A refusal code of `authz`, or another short code.
-    pub code: String,
-    /// Cause and remedy.
-    pub why: String,
+/// As it crosses the socket.
+pub trait Answer {
+    /// One [`RunnerAnswer::Refused`].
+    fn answer(self) -> RunnerAnswer;
 }
 
-impl Denied {
-    /// By one of the rules that `authz` numbers.
-    pub fn new(code: RefusalCode, why: impl Into<String>) -> Self {
-        Self::other(&code.to_string(), why)
-    }
-
-    /// By a rule of the socket's.
-    pub fn other(code: &str, why: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), why: why.into() }
-    }
-
-    /// As it crosses the socket.
-    pub fn answer(self) -> RunnerAnswer {
+impl Answer for Denied {
+    fn answer(self) -> RunnerAnswer {
         RunnerAnswer::Refused { code: self.code, why: self.why }
     }
 }
 
 /// The order's signatures, host, policy and times, checked again by the runner's own anchor; then that it
-/// is of the kind that was asked for. `now` is the host's clock, unix seconds, and `floor` its signed floor.
+/// is of the kind that was asked for. `now` is the host's clock, unix seconds.
 pub fn verify(
     envelope: &Envelope,
     anchor: &Anchor,
@@ -44,8 +31,7 @@ pub fn verify(
     wanted: Kind,
     now: u64,
 ) -> Result<Authorized<Order>, Denied> {
-    let authorized = authz::verify::verify(envelope, anchor.policy(), &anchor.facts(floor, now), now)
-        .map_err(|refusal| Denied::new(refusal.code, refusal.why))?;
+    let authorized = anchor.verify(envelope, floor, now)?;
     let kind = authorized.get().kind();
     if kind != wanted {
         let why = format!("this is an order of kind {kind}, and the runner was asked for {wanted}");

@@ -15,7 +15,7 @@ use protocol::{Bytes, Ed25519Key, Envelope, Sha256};
 use tokio::sync::mpsc;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::checks::{self, Denied};
+use crate::checks::{self, Answer as _, Denied};
 use crate::engine::job::How;
 use crate::engine::tree::Killed;
 use crate::engine::user::Account;
@@ -166,26 +166,10 @@ async fn accept_in(
 
 /// The point of no return for the nonce.
 pub(crate) fn burn(runner: &Runner, authorized: &Authorized<Order>) -> Result<(), NotBurned> {
-    let burned = runner.with_ledger(|_, ledger| {
-        // Asked again under the lock: two orders with one nonce may have come this far.
-        match ledger.replayed(&authorized.get().nonce, authorized.op()) {
-            Some(why) => Ok(Some((RefusalCode::Replay, why))),
-            // The floor may have moved since the order was checked, and nonces been forgotten by it.
-            None if authorized.get().exp <= ledger.floor().at() => Ok(Some((
-                RefusalCode::Expired,
-                "operators signed at a later time than its end while the order was being checked: prepare and sign a new one".to_owned(),
-            ))),
-            None => ledger.burn(authorized).map(|()| None),
-        }
-    })?;
-    match burned {
-        Ok(None) => Ok(()),
-        Ok(Some((code, why))) => Err(Denied::new(code, why).into()),
-        // A full disk: the order can come again.
-        Err(error) if error.burned_nothing() => {
-            Err(Denied::new(RefusalCode::Closed, format!("{}; nothing was accepted", chain(&error))).into())
-        }
-        Err(error) => {
+    match runner.burn(authorized) {
+        Ok(()) => Ok(()),
+        Err(anchored::NotBurned::Denied(denied)) => Err(denied.into()),
+        Err(anchored::NotBurned::Disk(error)) => {
             runner.fail(&error);
             let why = format!("{}; nothing was started, and the order's nonce may be burned", chain(&error));
             Err(NotBurned::Disk(why))

@@ -9,9 +9,8 @@
 //! | module | does |
 //! |---|---|
 //! | [`config`] | `runner.toml` |
-//! | [`anchor`] | policy and host on disk: what the runner lives by |
 //! | [`checks`] | pure: may this order be carried out here, as what was asked for? |
-//! | [`ledger`] | nonce journal and scripts that are not forgotten: everything that must survive |
+//! | [`ledger`] | how far a script has come, as it is kept (policy, journal and memory: the crate `anchored`) |
 //! | [`places`] | what is under way, in memory, and how much may be |
 //! | [`jobs`] | a signed script, from request to forgotten result |
 //! | [`sessions`] | a signed session, as long as its connection |
@@ -23,7 +22,6 @@
 //! What is absent on purpose: no request that carries a command, no second run of anything, no copy of a
 //! session's bytes, no network.
 
-pub mod anchor;
 pub mod checks;
 pub mod config;
 pub mod engine;
@@ -47,17 +45,4 @@ pub fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// An error and its causes in one line, for the log and for the warden.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}
+pub use anchored::chain;

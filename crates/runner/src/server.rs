@@ -7,7 +7,7 @@ use local_socket::{Framed, Listener};
 use protocol::runner::{RunnerAnswer, RunnerRequest};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::checks::Denied;
+use crate::checks::{Answer as _, Denied};
 use crate::runner::Runner;
 use crate::{jobs, sessions};
 
@@ -145,7 +145,13 @@ async fn answer(peer: &mut Framed, runner: Arc<Runner>, request: RunnerRequest, 
     let last = match request {
         RunnerRequest::Status {} => RunnerAnswer::Status(runner.status()),
         RunnerRequest::Anchor { policy, documents, host_id, host_key, host_key_gen } => {
-            runner.anchor(&policy, &documents, host_id, host_key, host_key_gen)
+            runner.anchor(&anchored::Anchoring {
+                policy: &policy,
+                documents: &documents,
+                host_id,
+                host_key,
+                host_key_gen,
+            })
         }
         RunnerRequest::Policy { documents } => runner.policy(&documents),
         RunnerRequest::Job { envelope, script } => {

@@ -12,7 +12,7 @@ use protocol::Envelope;
 use protocol::runner::RunnerAnswer;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::checks::{self, Denied};
+use crate::checks::{self, Answer as _, Denied};
 use crate::engine::session::{Session, SessionEnd, SessionSpec};
 use crate::engine::{self, SshdError, StartError};
 use crate::jobs::{NotBurned, burn, may_run_as};

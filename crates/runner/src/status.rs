@@ -3,20 +3,26 @@
 
 use std::fmt::Write as _;
 
-use crate::anchor::Anchor;
+use anchored::Anchor;
+
 use crate::chain;
 use crate::config::RunnerConfig;
-use crate::ledger::{Ledger, Stage};
+use crate::ledger::{Ledger, Stage, WHO};
 
 /// The report; an error is why the runner refuses everything.
 pub fn report(config: &RunnerConfig) -> Result<String, String> {
     let directory = &config.state_dir;
-    let anchor = match Anchor::load(directory).map_err(|error| chain(&error))? {
+    let anchor = match Anchor::load(WHO, directory).map_err(|error| chain(&error))? {
         Some(anchor) => anchor,
         None if Ledger::has_history(directory).map_err(|error| chain(&error))? => {
-            return Err(chain(&Anchor::lost(directory)));
+            return Err(chain(&Anchor::lost(WHO, directory)));
         }
-        None => return Ok(format!("not anchored: {}\n", crate::runner::how_to_anchor(config))),
+        None => {
+            return Ok(format!(
+                "not anchored: {}\n",
+                anchored::keeper::how_to_anchor::<Stage>(config.policy_sha256.as_ref())
+            ));
+        }
     };
     let status = anchor.status();
     let (burned, scripts) = Ledger::inspect(directory).map_err(|error| chain(&error))?;

@@ -5,7 +5,9 @@ use authz::policy::{Bounds, Operator, PolicyDocument, Role, Rule};
 use authz::{Kind, Namespace, Order, Params, SecretKey};
 use protocol::{Envelope, HostId, Nonce, Sha256};
 
-use crate::anchor::Anchor;
+use anchored::Anchor;
+
+use crate::ledger::WHO;
 
 /// The clock of the unit tests.
 pub(crate) const NOW: u64 = 1_763_770_000;
@@ -53,6 +55,7 @@ pub(crate) fn policy() -> PolicyDocument {
             max_snapshots_per_guest: 0,
             max_pool_used_percent: 80,
             max_changes_per_hour: 0,
+            ..Bounds::default()
         },
         revoked: vec![],
     }
@@ -60,7 +63,7 @@ pub(crate) fn policy() -> PolicyDocument {
 
 /// What the runner of the unit tests lives by.
 pub(crate) fn anchor() -> Anchor {
-    Anchor::parse(&policy().encode(), HOST_ID, host().public().to_wire(), 1).unwrap()
+    Anchor::parse(WHO, &policy().encode(), HOST_ID, host().public().to_wire(), 1).unwrap()
 }
 
 /// The floor that its policy gives.

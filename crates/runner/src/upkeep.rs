@@ -15,28 +15,3 @@ pub async fn daily(runner: Arc<Runner>) {
         tokio::time::sleep(EVERY).await;
     }
 }
-
-impl Runner {
-    /// Forgets nonces that signed floor and clock are long past ([`crate::ledger::Ledger::compact`]). `now` is
-    /// the host's clock, unix seconds. Gives how many.
-    pub fn compact(&self, now: u64) -> u64 {
-        match self.with_ledger(|_, ledger| ledger.compact(now)) {
-            Ok(Ok(forgotten)) => {
-                if forgotten > 0 {
-                    tracing::info!(forgotten, "the nonce journal forgot orders that ended long ago");
-                }
-                forgotten
-            }
-            // A full disk, or a file that could not be read: there is another day.
-            Ok(Err(error)) if !error.is_of_the_journal() => {
-                tracing::warn!(error = %crate::chain(&error), "the nonce journal could not be made shorter");
-                0
-            }
-            Ok(Err(error)) => {
-                self.fail(&error);
-                0
-            }
-            Err(_) => 0,
-        }
-    }
-}

@@ -75,7 +75,7 @@ pub(crate) async fn carry_out(
         .map_err(|why| refuse(RefusalCode::Script, why))?;
     warden.ready_runner(&identity).await.map_err(runner)?;
 
-    let mut open = orders::commit(warden, authorized, progress).await?;
+    let mut open = orders::commit(warden, authorized, OpenOrder::new(authorized), progress).await?;
     let order = authorized.get();
     let t0 = now();
     open.stage = Stage::Handing { t0 };

@@ -9,17 +9,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use authz::files::{self, FileError};
 use authz::journal::{Compacted, JournalError, NonceJournal};
 use authz::log::{AuditLog, LogError};
+use authz::plan::PlanBook;
 use authz::receipt::Signer;
 use authz::verify::{HostFacts, LogFacts};
-use authz::{Authorized, Event, Kind, Order, Receipt, Refusal, RefusalCode};
+use authz::{Authorized, Event, Order, Receipt, Refusal, RefusalCode};
 use protocol::{Bytes, Envelope, Nonce, Sha256, Signed};
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::{Clock, History};
+use crate::check;
 use crate::identity::Identity;
+use crate::ops::Program;
 use crate::policies::{Policies, PolicyProblem, Taken};
 
 const ORDERS: &str = "orders";
@@ -94,17 +99,21 @@ pub enum Stage {
     Verified {},
     /// Proxmox is about to be called, or was.
     Starting {
-        /// The node's clock does not matter here: tasks are compared with two seconds of slack.
+        /// Which call of the program.
+        action: usize,
+        /// By the node's clock, two seconds early.
         t0: u64,
-        /// Tasks of this type, guest and token that were there before.
+        /// Tasks about the same thing that were there before.
         known: BTreeSet<String>,
     },
     /// Proxmox answered with this task.
     Running {
+        /// Which call of the program.
+        action: usize,
         /// The task.
         upid: String,
     },
-    /// The script or session is about to be handed to the runner, or was.
+    /// It is about to be handed to the runner or to `writ-privileged`, or was.
     Handing {
         /// When, unix seconds.
         t0: u64,
@@ -121,6 +130,9 @@ pub struct OpenOrder {
     payload: Bytes,
     /// Whose signatures counted.
     pub signers: Vec<Signer>,
+    /// What is done to Proxmox; none of scripts and sessions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<Program>,
     /// How far it has come.
     pub stage: Stage,
 }
@@ -133,8 +145,15 @@ impl OpenOrder {
             op: *authorized.op(),
             payload: authorized.get().encode().into(),
             signers: authorized.signers().to_vec(),
+            program: None,
             stage: Stage::Verified {},
         }
+    }
+
+    /// With what is done to Proxmox.
+    #[must_use]
+    pub fn with_program(self, program: Program) -> Self {
+        Self { program: Some(program), ..self }
     }
 
     /// The order.
@@ -142,10 +161,12 @@ impl OpenOrder {
         Order::decode(&self.payload.0)
     }
 
-    /// Whether it is a script that the runner may have got, and keeps until it is told to forget it.
-    fn may_be_kept_by_runner(&self) -> bool {
+    /// Whether a service of root's may have got it, and keeps it until it is told to forget it.
+    fn may_be_kept_by_another(&self) -> bool {
         matches!(self.stage, Stage::Handing { .. })
-            && self.order().is_ok_and(|order| order.kind() == Kind::JobRun)
+            && self.order().is_ok_and(|order| {
+                matches!(check::work(&order.params), check::Work::Job(_) | check::Work::Privileged)
+            })
     }
 }
 
@@ -183,8 +204,10 @@ struct Seen {
     /// Sessions that were ready.
     ready: BTreeSet<Sha256>,
     refused: BTreeSet<Sha256>,
-    /// Times of unsigned changes that were begun.
-    steps: Vec<u64>,
+    /// Unsigned changes that were begun.
+    steps: History,
+    /// Runs from the moment on when the log was read.
+    clock: Option<(Clock, Instant)>,
     /// Times at which a device key was vouched for.
     enrolled: Vec<u64>,
     device: Option<protocol::Fingerprint>,
@@ -195,7 +218,20 @@ struct Seen {
 }
 
 impl Seen {
+    /// The time by which rates are counted. `wall` is that of the log's entry, which counts by itself only
+    /// while the log is read.
+    fn at(&self, wall: u64) -> u64 {
+        self.clock.as_ref().map_or(wall, |(clock, opened)| clock.at(opened.elapsed()))
+    }
+
+    /// The log was read: from now on time is what passes.
+    fn start_clock(&mut self) {
+        let clock = Clock::new(crate::now(), self.steps.last(), Duration::ZERO);
+        self.clock = Some((clock, Instant::now()));
+    }
+
     fn visit(&mut self, receipt: &Receipt) {
+        self.steps.visit(&receipt.event, self.at(receipt.time));
         let first = receipt.entry.is_some_and(|entry| entry.seq == 0);
         self.headless |= first && !matches!(receipt.event, Event::Enrolled { .. });
         match &receipt.event {
@@ -212,12 +248,11 @@ impl Seen {
             Event::Order { op, .. } => {
                 self.ended.insert(*op, receipt.entry.map_or(0, |entry| entry.seq));
             }
-            Event::StepStarted { .. } => self.steps.push(receipt.time),
             Event::SessionReady { op, .. } => {
                 self.ready.insert(*op);
             }
             Event::PolicyAdvanced { .. } | Event::Revoked { .. } => self.policies.push(receipt.event.clone()),
-            Event::Step { .. } => {}
+            Event::StepStarted { .. } | Event::Step { .. } => {}
         }
     }
 
@@ -267,7 +302,9 @@ impl Ledger {
         };
         let policies = Policies::create(directory, identity.policy.clone(), boot_id)?;
         let boot_id = boot_id.to_owned();
-        Ok(Self { identity, boot_id, orders, journal, log, policies, seen: Seen::default() })
+        let mut seen = Seen::default();
+        seen.start_clock();
+        Ok(Self { identity, boot_id, orders, journal, log, policies, seen })
     }
 
     /// Opens the ledger of an enrolled host, verifies it, and says what a crash left behind.
@@ -280,6 +317,7 @@ impl Ledger {
         let mut seen = Seen::default();
         let log =
             AuditLog::open(directory, &identity.host_id, &identity.host_key.public(), |r| seen.visit(r))?;
+        seen.start_clock();
         let orders = directory.join(ORDERS);
         files::prepare_state_dir(&orders)?;
         let open = read_open(&orders)?;
@@ -297,7 +335,7 @@ impl Ledger {
         for open in open {
             let burned = burned.iter().any(|op| open.op.as_bytes().starts_with(op));
             let ended = ledger.seen.ended.contains_key(&open.op);
-            if !burned || (ended && !open.may_be_kept_by_runner()) {
+            if !burned || (ended && !open.may_be_kept_by_another()) {
                 // Never accepted, so the same order may still come again; or over.
                 ledger.remove_open(&open.op)?;
             } else {
@@ -348,12 +386,12 @@ impl Ledger {
     }
 
     /// Runs `f` with what [`authz::verify::verify`] has to know.
-    pub fn with_facts<T>(&self, f: impl FnOnce(&HostFacts<'_>) -> T) -> T {
+    pub fn with_facts<T>(&self, plans: Option<(&PlanBook, u64)>, f: impl FnOnce(&HostFacts<'_>) -> T) -> T {
         f(&HostFacts {
             clock: self.policies.clock(crate::now()),
             floor: self.policies.floor(),
             stale: self.policies.is_stale(crate::now()),
-            plans: None,
+            plans,
             id: self.identity.host_id,
             key: self.identity.host_key.public().fingerprint(),
             generation: self.identity.host_key_gen,
@@ -471,9 +509,9 @@ impl Ledger {
         self.seen.refused.contains(op)
     }
 
-    /// Times of unsigned changes, oldest first.
-    pub fn step_times(&self) -> &[u64] {
-        &self.seen.steps
+    /// Unsigned changes that were begun, and the time by which they are counted.
+    pub fn history(&self) -> (&History, u64) {
+        (&self.seen.steps, self.seen.at(crate::now()))
     }
 
     /// The device key that was last vouched for, and when keys were vouched for, oldest first.
@@ -504,6 +542,11 @@ fn short(op: &Sha256) -> [u8; 16] {
     let mut start = [0; 16];
     start.copy_from_slice(&op.as_bytes()[..16]);
     start
+}
+
+/// Orders that were accepted and have not ended, of a state directory. Changes nothing.
+pub fn open_orders(directory: &Path) -> Result<Vec<OpenOrder>, LedgerError> {
+    read_open(&directory.join(ORDERS))
 }
 
 /// All order files of a directory.

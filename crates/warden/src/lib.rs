@@ -11,18 +11,24 @@
 //! | [`identity`] | host id, host key and policy on disk; first enrollment |
 //! | [`ledger`] | journal, log and open orders: everything that must survive |
 //! | [`policies`] | the policy chain that the host lives by, and its clock's signed floor |
-//! | [`world`] | reads a guest from Proxmox |
-//! | [`check`] | pure: is the world what was signed, is a step inside the bounds? |
+//! | [`world`] | reads guests, backups, storages from Proxmox |
+//! | [`ops`] | pure: what an order does, as data: calls, tasks, what the world shows afterwards |
+//! | [`check`] | pure: who carries a kind out? |
+//! | [`bounds`] | pure: is an unsigned step inside the bounds and rates? |
 //! | [`space`] | pure: is enough room known to be free? |
-//! | [`act`] | sends one mutation to Proxmox and follows its task |
-//! | [`recover`] | pure: what to say of an order that a crash interrupted |
+//! | [`exec`] | carries out a program: each call once, its task followed, the world read again |
+//! | [`queue`] | who may work on which guest and storage, and who waits |
+//! | [`plans`] | what an order would do, signed and remembered |
 //! | [`orders`] | a signed order from envelope to receipt, and what a crash left of one |
 //! | [`steps`] | an unsigned step from request to receipt |
 //! | [`runner`] | asks the runner, over its socket |
+//! | [`follow`] | brings a service of root's the policy that it lives by |
+//! | [`privileged`] | what only root can do: handed to `writ-privileged` once |
 //! | [`answers`] | pure: what the runner's answers say of a script or a session |
 //! | [`jobs`] | a signed script: handed to the runner once, its result kept |
 //! | [`results`] | sealed results that wait for the hub |
 //! | [`sessions`] | a signed session: opened by the runner, passed to the agent, watched to its end |
+//! | [`console`] | what root on the host can see without the hub |
 //! | [`questions`] | answers what changes nothing |
 //! | [`upkeep`] | once a day: forgets old nonces |
 //! | [`server`] | the socket |
@@ -31,18 +37,24 @@
 //! check, no request that carries unsigned text to a shell, no byte of a session, no network peer but
 //! Proxmox.
 
-pub mod act;
 pub mod answers;
+pub mod bounds;
 pub mod check;
 pub mod config;
+pub mod console;
+mod exec;
+mod follow;
 pub mod hold;
 pub mod identity;
 pub mod jobs;
 pub mod ledger;
+pub mod ops;
 pub mod orders;
+mod plans;
 pub mod policies;
+pub mod privileged;
 pub mod questions;
-pub mod recover;
+pub mod queue;
 pub mod results;
 pub mod runner;
 pub mod server;

@@ -10,7 +10,7 @@ use warden::identity::Identity;
 use warden::ledger::Ledger;
 use warden::policies::Policies;
 use warden::warden::chain;
-use warden::{StartError, Warden, WardenConfig, orders, server, upkeep};
+use warden::{StartError, Warden, WardenConfig, console, orders, server, upkeep};
 
 /// The only writer on a Proxmox VE host: verifies signed orders, checks unsigned steps against the
 /// policy's bounds, carries them out once, and signs a receipt for each.
@@ -28,6 +28,47 @@ enum Command {
         /// Configuration file; crates/warden/warden.toml.example documents it.
         #[arg(long, default_value = "/etc/writ/warden.toml")]
         config: PathBuf,
+    },
+    /// Who this host is and whether anything is wrong. Fails when signed orders are refused.
+    Status {
+        /// Configuration file.
+        #[arg(long, default_value = "/etc/writ/warden.toml")]
+        config: PathBuf,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What is being done, what waits, and how far each accepted order has come.
+    Queue {
+        /// Configuration file.
+        #[arg(long, default_value = "/etc/writ/warden.toml")]
+        config: PathBuf,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The last entries of the audit log, every signature checked. Works while the warden is stopped.
+    Receipts {
+        /// How many, at most 10000.
+        #[arg(long, default_value_t = 20)]
+        last: usize,
+        /// Configuration file.
+        #[arg(long, default_value = "/etc/writ/warden.toml")]
+        config: PathBuf,
+        /// For programs: one entry a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What an order file would do on this host now: effects and calls. Does nothing.
+    Plan {
+        /// The order, as `writ op` writes it; signed or not.
+        order: PathBuf,
+        /// Configuration file.
+        #[arg(long, default_value = "/etc/writ/warden.toml")]
+        config: PathBuf,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
     },
     /// Print the policy that this host lives by.
     Policy {
@@ -63,6 +104,10 @@ async fn main() -> ExitCode {
         .init();
     let result = match args.command {
         Command::Serve { config } => serve(&config).await,
+        Command::Status { config, json } => console::status(&config, json).await,
+        Command::Queue { config, json } => console::queue(&config, json).await,
+        Command::Receipts { last, config, json } => console::receipts(&config, last, json),
+        Command::Plan { order, config, json } => console::plan(&config, &order, json).await,
         Command::Policy { config } => policy(&config),
         Command::Journal(JournalCommand::Verify { config }) => verify(&config),
     };

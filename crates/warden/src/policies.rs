@@ -18,8 +18,10 @@ use protocol::text::printable;
 use protocol::{Envelope, Sha256};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::follow::follow;
 use crate::identity::Identity;
 use crate::now;
+use crate::privileged::PrivilegedError;
 use crate::runner::{Documents, RunnerError};
 use crate::warden::{Warden, chain};
 
@@ -203,7 +205,7 @@ fn unlogged(chain: &ChainStore, logged: &[Event]) -> Result<Vec<Event>, PolicyPr
 }
 
 /// Seconds since the machine was started, asleep or not.
-fn boottime() -> u64 {
+pub(crate) fn boottime() -> u64 {
     u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0)
 }
 
@@ -252,12 +254,21 @@ impl Warden {
         });
     }
 
+    /// The chain that root's services have to follow.
+    fn followed(&self) -> Result<Documents, String> {
+        let documents = self.with_ledger(|_, ledger| ledger.policies().documents());
+        documents.map_err(|_| printable("the warden's ledger is closed, so its policy is not known"))
+    }
+
     /// The runner, if it works and lives by the policy that this host lives by now.
     pub(crate) async fn ready_runner(&self, identity: &Identity) -> Result<RunnerStatus, RunnerError> {
-        let documents = self.with_ledger(|_, ledger| ledger.policies().documents());
-        let documents = documents.map_err(|_| {
-            RunnerError::Closed(printable("the warden's ledger is closed, so its policy is not known"))
-        })?;
-        self.runner.ready(identity, &documents).await
+        let documents = self.followed().map_err(RunnerError::Closed)?;
+        follow(&self.runner, identity, &documents).await
+    }
+
+    /// Likewise `writ-privileged`.
+    pub(crate) async fn ready_privileged(&self, identity: &Identity) -> Result<(), PrivilegedError> {
+        let documents = self.followed().map_err(PrivilegedError::Closed)?;
+        follow(&self.privileged, identity, &documents).await.map(drop)
     }
 }

@@ -10,7 +10,7 @@ use protocol::{Envelope, Sha256};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::identity::Identity;
+use crate::follow::{Brought, Follower, Odd};
 
 /// A runner takes a connection within this time.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -106,64 +106,6 @@ impl Runner {
         self.socket.as_ref().map(drop).ok_or(RunnerError::NotConfigured)
     }
 
-    /// Makes sure that the runner works and lives by this host's policy; brings it what it does not have.
-    pub async fn ready(&self, identity: &Identity, wanted: &Documents) -> Result<RunnerStatus, RunnerError> {
-        let mut status = self.status().await?;
-        if let Some(why) = &status.closed {
-            return Err(RunnerError::Closed(printable(why)));
-        }
-        let (host_id, host_key) = (identity.host_id, identity.host_key.public().to_wire());
-        let host_key_gen = identity.host_key_gen;
-        if status.anchored.is_none() {
-            let anchor = RunnerRequest::Anchor {
-                policy: identity.policy_bytes.clone().into(),
-                documents: wanted.documents.clone(),
-                host_id,
-                host_key,
-                host_key_gen,
-            };
-            self.done(&anchor).await?;
-            tracing::info!(policy = %wanted.policy, "the runner lives by this host's policy now");
-            status = self.status().await?;
-        }
-        let ours = |anchored: &AnchorStatus| {
-            (anchored.host_id, anchored.host_key, anchored.host_key_gen) == (host_id, host_key, host_key_gen)
-        };
-        if let Some(anchored) = status.anchored.clone().filter(ours) {
-            let held = usize::try_from(anchored.documents).unwrap_or(usize::MAX);
-            let mut changed = false;
-            let news = wanted.documents.get(held..).unwrap_or_default();
-            for document in news {
-                self.done(&RunnerRequest::Policy { documents: vec![document.clone()] }).await?;
-                changed = true;
-            }
-            if let Some(fresh) = wanted.fresh.clone().filter(|_| anchored.fresh_at < wanted.fresh_at) {
-                // Who said it may be revoked by now: then the runner's policy is sooner stale.
-                if let Err(error) = self.done(&RunnerRequest::Policy { documents: vec![fresh] }).await {
-                    tracing::warn!(%error, "the runner does not take the last word that the policy is the newest");
-                }
-                changed = true;
-            }
-            if changed {
-                status = self.status().await?;
-            }
-        }
-        let documents = wanted.documents.len() as u64;
-        match &status.anchored {
-            Some(anchored)
-                if ours(anchored) && (anchored.policy, anchored.documents) == (wanted.policy, documents) =>
-            {
-                Ok(status)
-            }
-            Some(anchored) => Err(RunnerError::OtherAnchor {
-                anchored: Box::new(anchored.clone()),
-                host: host_id,
-                policy: wanted.policy,
-            }),
-            None => Err(RunnerError::Unexpected),
-        }
-    }
-
     /// What the runner says of itself.
     pub async fn status(&self) -> Result<RunnerStatus, RunnerError> {
         match self.ask(&RunnerRequest::Status {}).await? {
@@ -224,6 +166,36 @@ pub async fn hand_over(connection: &mut Framed, request: &RunnerRequest) -> Resu
 /// The next answer on such a connection.
 pub async fn next(connection: &mut Framed) -> Result<RunnerAnswer, RunnerError> {
     connection.receive().await?.ok_or_else(|| RunnerError::Lost("end of data".into()))
+}
+
+impl Follower for Runner {
+    type Status = RunnerStatus;
+    type Error = RunnerError;
+
+    async fn status(&self) -> Result<RunnerStatus, RunnerError> {
+        Self::status(self).await
+    }
+
+    fn lives_by(status: &RunnerStatus) -> (Option<&AnchorStatus>, Option<&str>) {
+        (status.anchored.as_ref(), status.closed.as_deref())
+    }
+
+    async fn anchor(&self, brought: Brought) -> Result<(), RunnerError> {
+        let Brought { policy, documents, host_id, host_key, host_key_gen } = brought;
+        self.done(&RunnerRequest::Anchor { policy, documents, host_id, host_key, host_key_gen }).await
+    }
+
+    async fn take(&self, document: Envelope) -> Result<(), RunnerError> {
+        self.done(&RunnerRequest::Policy { documents: vec![document] }).await
+    }
+
+    fn error(odd: Odd) -> RunnerError {
+        match odd {
+            Odd::Closed(why) => RunnerError::Closed(why),
+            Odd::Other { anchored, host, policy } => RunnerError::OtherAnchor { anchored, host, policy },
+            Odd::NotAnchored => RunnerError::Unexpected,
+        }
+    }
 }
 
 fn unexpected(answer: RunnerAnswer) -> RunnerError {

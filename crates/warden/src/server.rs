@@ -52,7 +52,9 @@ async fn connection(mut peer: Framed, warden: Arc<Warden>) {
         Ok(uid) => uid,
         Err(error) => return tracing::warn!(%error, "a peer without credentials was turned away"),
     };
-    if !warden.config.allowed_uids.contains(&uid) {
+    let (may_order, may_look) =
+        (warden.config.allowed_uids.contains(&uid), warden.config.reader_uids.contains(&uid));
+    if !may_order && !may_look {
         tracing::warn!(uid, "a peer that may not connect was turned away");
         let why =
             format!("user id {uid} may not ask the warden: put it into allowed_uids if it is the agent's");
@@ -69,7 +71,32 @@ async fn connection(mut peer: Framed, warden: Arc<Warden>) {
         }
         Err(_) => return tracing::debug!("a peer asked nothing"),
     };
+    if !may_order && !only_looks(&request) {
+        tracing::warn!(uid, "a peer that may only look asked for more");
+        let why = format!("user id {uid} may look and not ask for changes: those come from the agent");
+        let _ = send(&mut peer, &refused("peer", why)).await;
+        return;
+    }
     answer(peer, warden, request).await;
+}
+
+/// Whether a request changes nothing and gives nothing away but what root can read anyway.
+const fn only_looks(request: &WardenRequest) -> bool {
+    match request {
+        WardenRequest::Status {}
+        | WardenRequest::Receipts { .. }
+        | WardenRequest::Queue {}
+        | WardenRequest::Ask { .. } => true,
+        WardenRequest::Enroll { .. }
+        | WardenRequest::Step { .. }
+        | WardenRequest::Order { .. }
+        | WardenRequest::Session { .. }
+        | WardenRequest::Policy { .. }
+        | WardenRequest::Smart { .. }
+        | WardenRequest::Results {}
+        | WardenRequest::Result { .. }
+        | WardenRequest::ResultStored { .. } => false,
+    }
 }
 
 async fn answer(mut peer: Framed, warden: Arc<Warden>, request: WardenRequest) {
@@ -95,6 +122,8 @@ async fn answer(mut peer: Framed, warden: Arc<Warden>, request: WardenRequest) {
         // Lives and dies with this connection.
         WardenRequest::Session { envelope } => return sessions::session(warden, envelope, peer).await,
         WardenRequest::Policy { documents } => warden.policy(&documents).await,
+        WardenRequest::Smart { device, transport } => warden.privileged.answer_smart(device, transport).await,
+        WardenRequest::Queue {} => WardenAnswer::Queue { entries: warden.queue.told() },
         WardenRequest::Ask { question } => questions::answer(&warden, question).await,
         WardenRequest::Results {} => warden.results.answer_list(),
         WardenRequest::Result { op } => warden.results.answer_one(op),

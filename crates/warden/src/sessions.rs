@@ -179,7 +179,7 @@ async fn accept(warden: &Arc<Warden>, envelope: &Envelope) -> Result<Accepted, D
     let identity = warden.identity()?;
     warden.ready_runner(&identity).await.map_err(runner)?;
     let (silent, _) = mpsc::channel(1);
-    let open = orders::commit(warden, &authorized, &silent).await?;
+    let open = orders::commit(warden, &authorized, OpenOrder::new(&authorized), &silent).await?;
     let max = Duration::from_secs(params.max_s.into());
     Ok(Accepted { open, max, place, order })
 }

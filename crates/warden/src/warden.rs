@@ -1,6 +1,5 @@
 //! The warden's state and its start.
 
-use std::collections::BTreeSet;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,16 +9,20 @@ use authz::journal::JournalError;
 use authz::policy::PolicyError;
 use authz::{Event, Policy};
 use protocol::local::{EnrolledStatus, WardenAnswer, WardenStatus};
-use protocol::{Bytes, Ed25519Key, Sha256, Signed, Vmid};
+use protocol::{Bytes, Ed25519Key, Sha256, Signed};
 use proxmox_client::Client;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::{ConfigProblem, WardenConfig};
 use crate::identity::{Identity, IdentityError};
 use crate::ledger::{Interrupted, Ledger, LedgerError};
+use crate::plans::Plans;
+use crate::privileged::Privileged;
+use crate::queue::Queue;
 use crate::results::Results;
 use crate::runner::Runner;
 use crate::sessions::Sessions;
+use crate::world::Near;
 use crate::{jobs, now};
 
 /// Why the warden does not start, or stops.
@@ -60,6 +63,7 @@ pub struct Warden {
     pub(crate) config: WardenConfig,
     pub(crate) client: Client,
     pub(crate) runner: Runner,
+    pub(crate) privileged: Privileged,
     /// Results of scripts that wait for the hub.
     pub results: Results,
     /// Sessions that are open.
@@ -68,7 +72,9 @@ pub struct Warden {
     pub(crate) jobs: Arc<Semaphore>,
     boot_id: String,
     state: Mutex<State>,
-    busy: Mutex<BTreeSet<Vmid>>,
+    /// Who works on what.
+    pub queue: Arc<Queue>,
+    pub(crate) plans: Mutex<Plans>,
     fatal: watch::Sender<Option<String>>,
     /// Locked while the warden runs, enrolled or not.
     _lock: std::fs::File,
@@ -77,24 +83,17 @@ pub struct Warden {
 /// Most device keys that are vouched for in any hour.
 const DEVICES_PER_HOUR: usize = 10;
 
-/// Keeps other changes away from a guest until it is dropped.
-pub struct Claim {
-    warden: Arc<Warden>,
-    vmid: Vmid,
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        lock(&self.warden.busy).remove(&self.vmid);
-    }
-}
-
 /// A panic while the lock was held leaves the data as it was between two complete changes.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Warden {
+    /// What the world is read with.
+    pub(crate) fn near(&self) -> Near<'_> {
+        Near { client: &self.client, root: &self.config.host_root }
+    }
+
     /// Opens the state. Gives what a crash left behind, for [`crate::orders::resume`].
     pub fn open(config: WardenConfig) -> Result<(Arc<Self>, Vec<Interrupted>), StartError> {
         let client = config.proxmox.client()?;
@@ -123,13 +122,15 @@ impl Warden {
         let warden = Self {
             client,
             runner: Runner::new(config.runner_socket.clone()),
+            privileged: Privileged::new(config.privileged_socket.clone()),
             results: Results::open(&config.state_dir)?,
             sessions: Arc::default(),
             jobs: Arc::new(Semaphore::new(jobs::MAX_RUNNING)),
             config,
             boot_id,
             state: Mutex::new(state),
-            busy: Mutex::new(BTreeSet::new()),
+            queue: Arc::default(),
+            plans: Mutex::default(),
             fatal: watch::channel(None).0,
             _lock: lock,
         };
@@ -194,9 +195,9 @@ impl Warden {
         .sign(&identity.host_key)
     }
 
-    /// Claims a guest; none when another change of it is under way.
-    pub(crate) fn claim(self: &Arc<Self>, vmid: Vmid) -> Option<Claim> {
-        lock(&self.busy).insert(vmid).then(|| Claim { warden: self.clone(), vmid })
+    /// Tells boots apart.
+    pub(crate) fn boot_id(&self) -> &str {
+        &self.boot_id
     }
 
     /// Answers [`protocol::local::WardenRequest::Status`].

@@ -9,7 +9,7 @@
 )]
 
 pub(crate) mod bare;
-mod syncs;
+pub(crate) mod syncs;
 
 use std::process::Command;
 use std::sync::Arc;

@@ -6,6 +6,7 @@
 //! | none | verify a signed order and burn its nonce (e) |
 //! | `keys` | the whole verification for each type of key (e) |
 //! | `commit` | durable commits of the nonce journal |
+//! | `order` | an order over the bare call of the API that it makes: time, calls, fsyncs |
 //! | `relay` | a session's bytes through hub and agent: throughput and echo (c, c') |
 //! | `job` | a signed script, from submitting it to its durable result (b) |
 //! | `wait` | how soon after a Proxmox task's end its waiter knows (f') |
@@ -23,6 +24,7 @@ mod commit;
 mod ground;
 mod job;
 mod keys;
+mod order;
 mod part;
 mod pve;
 mod relay;
@@ -53,6 +55,8 @@ enum Command {
     Commit(commit::Args),
     /// A session's bytes through hub and agent: throughput and echo
     Relay(relay::Args),
+    /// An order over the bare call of the API that it makes: time, calls, fsyncs
+    Order(order::Args),
     /// A signed script: from submitting it until its result is durable at both ends
     Job(job::Args),
     /// How soon after a Proxmox task's end its waiter knows
@@ -73,6 +77,7 @@ fn main() -> ExitCode {
         Some(Command::Keys(args)) => keys::run(&args),
         Some(Command::Commit(args)) => commit::run(&args),
         Some(Command::Relay(args)) => measure(relay::run(&args)),
+        Some(Command::Order(args)) => measure(order::run(&args)),
         Some(Command::Job(args)) => measure(job::run(&args)),
         Some(Command::Wait(args)) => measure(pve::wait::run(&args)),
         Some(Command::Collect(args)) => measure(pve::collect::run(&args)),

@@ -127,7 +127,7 @@ async fn committed_then_killed_is_aborted_and_never_sent() -> Fallible<()> {
 /// `starting` then killed. Named to be the first to run: it takes as long as all others together.
 #[tokio::test]
 async fn a_call_that_may_have_been_made_is_waited_for() -> Fallible<()> {
-    // recover::SETTLE_S and some.
+    // The 45 seconds after which Proxmox begins nothing any more, and some.
     let crashed = Crashed::at("starting", "110s").await?;
     let text = crashed.seen.text();
     hold(crashed.seen.code == Some(1), "an aborted order is no success", &text)?;
@@ -146,9 +146,9 @@ async fn starting_then_killed_refuses_the_same_order_while_it_is_not_known() -> 
     crashed.replay_is_refused("has not ended yet").await?;
     let other = "fresh.json";
     crashed.stand.rollback_order(other).await?;
-    let fresh = crashed.stand.writ(&["submit", other, "--timeout", "20s"]).await?;
+    let fresh = crashed.stand.writ(&["submit", other, "--timeout", "5s"]).await?;
     let text = fresh.text();
-    hold(text.contains("refused (busy)"), "nor is another change of the guest begun", &text)?;
+    hold(text.contains("waiting on the host"), "nor is another change of the guest begun", &text)?;
     crashed.rollbacks(0).await
 }
 

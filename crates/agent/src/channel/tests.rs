@@ -82,7 +82,7 @@ async fn connect(mut ports: Ports) -> (HubEnd<DuplexStream>, JoinHandle<(Ended, 
         let ended = serve(agent, first, &mut ports).await;
         (ended, ports)
     });
-    assert!(matches!(hub.next().await, Some(AgentFrame::Hello { v: 1, host_id: HOST, .. })));
+    assert!(matches!(hub.next().await, Some(AgentFrame::Hello { v: VERSION, host_id: HOST, .. })));
     (hub, serving)
 }
 

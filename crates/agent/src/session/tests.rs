@@ -237,7 +237,7 @@ fn a_hub_that_breaks_the_protocol_is_left() {
             HubFrame::JobResultStored { op: op(1) },
             HubFrame::TunnelOpen { tunnel: tunnel(1), envelope: envelope.clone() },
             HubFrame::TunnelClose { tunnel: tunnel(1), why: "x".to_owned() },
-            HubFrame::Welcome { v: 2, receipts_held: 0 },
+            HubFrame::Welcome { v: VERSION + 1, receipts_held: 0 },
         ] {
             let mut session = Session::default();
             stage.clone().map(|frame| session.on_frame(frame));

@@ -76,10 +76,12 @@ kinds! {
     GuestGrow         "guest.grow"         Op      Benign      None;
     GuestCreate       "guest.create"       Op      Benign      None;
     TemplateDownload  "template.download"  Op      Benign      None;
+    GuestResume       "guest.resume"       Op      Benign      None;
     GuestShutdown     "guest.shutdown"     Op      Disruptive  Standing;
     GuestStop         "guest.stop"         Op      Disruptive  Standing;
     GuestReboot       "guest.reboot"       Op      Disruptive  Standing;
     GuestSuspend      "guest.suspend"      Op      Disruptive  Standing;
+    BackupProtect     "backup.protect"     Op      Disruptive  Standing;
     GuestConfig       "guest.config"       Op      Disruptive  PlanOrStanding;
     GuestResize       "guest.resize"       Op      Disruptive  PlanOrStanding;
     DiskMove          "disk.move"          Op      Disruptive  PlanOrStanding;

@@ -20,7 +20,10 @@ use serde_json::value::RawValue;
 use super::{Kind, OrderError};
 use crate::canonical::CanonicalError;
 
-pub use backup::{BackupDeleteParams, BackupMode, BackupOwner, BackupParams, BackupPruneParams, Compression};
+pub use backup::{
+    BackupDeleteParams, BackupMode, BackupOwner, BackupParams, BackupProtectParams, BackupPruneParams,
+    Compression,
+};
 pub use disk::{DetachParams, GrowParams, MoveParams, VolumeDeleteParams, VolumeOwner};
 pub use guest::{
     AdoptParams, Amount, ConfigChange, ConfigParams, CreateParams, DestroyParams, NetParams, NoParams,
@@ -96,6 +99,8 @@ params! {
     GuestCreate(CreateParams);
     /// `template.download`
     TemplateDownload(TemplateParams);
+    /// `guest.resume`: a paused or suspended guest goes on.
+    GuestResume(NoParams);
     /// `guest.shutdown`: asks the guest.
     GuestShutdown(PowerOffParams);
     /// `guest.stop`: pulls the plug.
@@ -104,6 +109,8 @@ params! {
     GuestReboot(RebootParams);
     /// `guest.suspend`
     GuestSuspend(SuspendParams);
+    /// `backup.protect`: from deletion and pruning, or no longer.
+    BackupProtect(BackupProtectParams);
     /// `guest.config`
     GuestConfig(ConfigParams);
     /// `guest.resize`: processors and memory.

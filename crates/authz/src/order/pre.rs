@@ -119,7 +119,7 @@ const LOSS: Needs = Needs {
     replication: Need::Must,
     ..CONFIG
 };
-/// The whole guest goes; Proxmox does that to a stopped one only.
+/// The whole guest goes, or is replaced. Proxmox destroys a stopped one only, so one that runs is stopped first.
 const END: Needs = Needs { state: Need::Must, ..LOSS };
 
 impl Kind {
@@ -127,6 +127,8 @@ impl Kind {
     pub const fn needs(self) -> Needs {
         match self {
             Self::GuestStart | Self::SnapshotCreate | Self::BackupCreate => GUEST,
+            // What can be resumed depends on what it is now.
+            Self::GuestResume => Needs { state: Need::Must, ..GUEST },
             Self::GuestTag
             | Self::GuestConfig
             | Self::GuestResize
@@ -135,7 +137,9 @@ impl Kind {
             Self::GuestGrow | Self::DiskMove => Needs { volumes: Need::Must, ..CONFIG },
             Self::GuestShutdown | Self::GuestStop | Self::GuestReboot | Self::GuestSuspend => POWER,
             Self::SnapshotRollback | Self::SnapshotDelete => SNAPSHOT,
-            Self::BackupDelete | Self::BackupPrune => Needs { backups: Need::Must, ..HOST },
+            Self::BackupDelete | Self::BackupPrune | Self::BackupProtect => {
+                Needs { backups: Need::Must, ..HOST }
+            }
             Self::GuestRestoreOver => Needs { backups: Need::Must, ..END },
             Self::GuestDestroy => END,
             Self::DiskDetach => LOSS,

@@ -171,7 +171,7 @@ fn scripts_and_sessions_have_limits() {
 
 #[test]
 fn the_closed_list_is_the_designs() {
-    assert_eq!(Kind::ALL.len(), 36);
+    assert_eq!(Kind::ALL.len(), 38);
     for kind in Kind::ALL {
         assert_eq!(kind.as_str().parse::<Kind>().unwrap(), *kind);
         assert_eq!(serde_json::to_string(kind).unwrap(), format!("\"{kind}\""));

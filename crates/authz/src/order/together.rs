@@ -22,9 +22,9 @@ impl Order {
     }
 
     /// What the parts must say together, once each of them is right.
-    pub(super) fn check_together(&self) -> Result<(), OrderError> {
+    pub(super) fn check_together(&self, draft: bool) -> Result<(), OrderError> {
         let kind = self.kind();
-        if matches!(self.params, Params::PlanApprove(_)) && self.plan.is_none() {
+        if !draft && matches!(self.params, Params::PlanApprove(_)) && self.plan.is_none() {
             return Err(OrderError::Precondition { kind, missing: "plan" });
         }
         self.parts().map_err(|(field, allowed)| OrderError::Range { kind, field, allowed })
@@ -40,6 +40,9 @@ impl Order {
             Params::GuestSuspend(_) => {
                 demand(!container, "guest.type", "qemu: containers cannot be suspended")?;
                 state(RunState::Running, "running: there is nothing to suspend otherwise")
+            }
+            Params::GuestResume(_) => {
+                demand(!container, "guest.type", "qemu: containers cannot be suspended")
             }
             Params::GuestConfig(params) => {
                 let kind = if container { GuestKind::Lxc } else { GuestKind::Qemu };
@@ -84,22 +87,22 @@ impl Order {
                 "pre.backups",
                 "the list of params.remove, in its order",
             ),
+            Params::BackupProtect(params) => {
+                demand(self.backups().eq([&params.volume]), "pre.backups", "params.volume, and no other")
+            }
             Params::BackupPrune(BackupPruneParams { remove, keep, .. }) => demand(
                 self.backups().eq(remove.iter().chain(keep)),
                 "pre.backups",
                 "the lists of params.remove and params.keep, in their order",
             ),
             Params::GuestRestoreOver(params) => {
-                state(RunState::Stopped, "stopped: Proxmox restores over a stopped guest only")?;
                 self.check_volumes()?;
                 let others = self.backups().filter(|volid| **volid != params.archive).count();
                 let fits = others >= 1 && self.backups().count() == others + 1;
                 demand(fits, "pre.backups", "the archive and at least one other backup that must still exist")
             }
-            Params::GuestDestroy(_) => {
-                state(RunState::Stopped, "stopped: Proxmox destroys a stopped guest only")?;
-                self.check_volumes()
-            }
+            // A guest that runs is stopped by the same order; `pre.state` says that it does.
+            Params::GuestDestroy(_) => self.check_volumes(),
             Params::HostRebind(params) => demand(
                 self.host.generation.checked_add(1) == Some(params.generation),
                 "params.generation",

@@ -180,3 +180,21 @@ fn only_what_is_different_each_time_may_differ() {
         assert!(!plan.same_effects(&other), "{other:?}");
     }
 }
+
+/// What a host is asked about names no plan, whatever its kind; what it carries out does where it must.
+#[test]
+fn a_draft_is_read_as_a_draft_only() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/orders/plan.approve.json");
+    let golden = std::fs::read(file).unwrap();
+    let order = Order::decode(&golden).unwrap();
+    let draft = Order { plan: None, ..order.clone() };
+    assert!(Order::decode(&draft.encode()).is_err(), "an approval without a plan approves nothing");
+    assert_eq!(Order::decode_draft(&draft.encode()).unwrap(), draft);
+    assert!(Order::decode_draft(&golden).is_err(), "a draft names no plan yet");
+    let (draft, .., bound) = bound(1);
+    assert_eq!(Order::decode_draft(&draft.encode()).unwrap(), draft);
+    assert!(Order::decode_draft(&bound.encode()).is_err());
+    for bad in [&b""[..], b"{}", b"null", &[draft.encode(), b" ".to_vec()].concat()] {
+        assert!(Order::decode_draft(bad).is_err());
+    }
+}

@@ -14,6 +14,11 @@ use crate::refusal::RefusalCode;
 /// # Errors
 /// `guest_identity` or `busy`, with the sentence.
 pub fn guest(meant: &GuestRef, seen: &GuestNow) -> Result<(), Refused> {
+    guest_but_for(meant, seen, None)
+}
+
+/// The same, with a lock that does not count.
+fn guest_but_for(meant: &GuestRef, seen: &GuestNow, allowed: Option<&str>) -> Result<(), Refused> {
     let other = |why: String| Err((RefusalCode::GuestIdentity, why));
     if seen.kind != meant.kind {
         return other(format!("{} is a {} guest now, not a {} one", called(meant), seen.kind, meant.kind));
@@ -38,7 +43,7 @@ pub fn guest(meant: &GuestRef, seen: &GuestNow) -> Result<(), Refused> {
             differences.join(", ")
         ));
     }
-    if let Some(lock) = &seen.lock {
+    if let Some(lock) = seen.lock.as_ref().filter(|lock| Some(lock.as_str()) != allowed) {
         return Err((
             RefusalCode::Busy,
             format!("guest {} is locked ({lock}): wait for that to end, then prepare again", meant.vmid),
@@ -55,7 +60,9 @@ pub fn guest(meant: &GuestRef, seen: &GuestNow) -> Result<(), Refused> {
 
 /// All that an order says about its guest.
 pub(super) fn check(order: &Order, meant: &GuestRef, seen: &GuestNow) -> Result<(), Refused> {
-    guest(meant, seen)?;
+    // A guest that is suspended to disk is locked by just that.
+    let lock = matches!(order.params, Params::GuestResume(_)).then_some(SUSPENDED);
+    guest_but_for(meant, seen, lock)?;
     preconditions(&order.pre, seen)?;
     // The whole guest goes, so every volume was signed for, also one that its identity does not name.
     if let (Kind::GuestDestroy | Kind::GuestRestoreOver, Some(meant)) = (order.kind(), &order.pre.volumes) {
@@ -69,6 +76,7 @@ pub(super) fn check(order: &Order, meant: &GuestRef, seen: &GuestNow) -> Result<
     }
     match &order.params {
         Params::GuestStart(_) => startable(seen),
+        Params::GuestResume(_) => resumable(seen),
         Params::SnapshotCreate(params) => snapshot_free(&params.snapshot, seen),
         Params::GuestConfig(params) => {
             let config = known(&seen.config, "the guest's configuration")?;
@@ -112,6 +120,7 @@ pub(super) fn check(order: &Order, meant: &GuestRef, seen: &GuestNow) -> Result<
         Params::GuestCreate(_)
         | Params::TemplateDownload(_)
         | Params::BackupDelete(_)
+        | Params::BackupProtect(_)
         | Params::BackupPrune(_)
         | Params::StorageAdd(_)
         | Params::StorageRemove(_)
@@ -311,6 +320,19 @@ pub fn startable(seen: &GuestNow) -> Result<(), Refused> {
         RunState::Stopped if !seen.template => Ok(()),
         RunState::Stopped => wrong("a template cannot be started".into()),
         state => wrong(format!("the guest is {state}, so it is not started")),
+    }
+}
+
+/// Proxmox's lock word for a guest that is suspended to disk.
+const SUSPENDED: &str = "suspended";
+
+/// The guest can go on: as far as can be told from its state and its lock. Whether a running one is paused
+/// knows only the host.
+fn resumable(seen: &GuestNow) -> Result<(), Refused> {
+    match (seen.state, seen.lock.as_deref()) {
+        (RunState::Running, None) | (RunState::Stopped, Some(SUSPENDED)) => Ok(()),
+        (RunState::Stopped, _) => wrong("the guest is stopped and not suspended: start it instead".into()),
+        (state, _) => wrong(format!("the guest is {state}, so it is not resumed")),
     }
 }
 

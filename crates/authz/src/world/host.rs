@@ -35,7 +35,7 @@ pub(super) fn check(order: &Order, world: &World) -> Result<(), Refused> {
             }
             storage_known(world, &params.storage)?;
             match &params.template {
-                TemplateSource::Archive { .. } => Ok(()),
+                TemplateSource::Archive { .. } | TemplateSource::Golden { .. } => Ok(()),
                 TemplateSource::Guest { vmid, digest } => {
                     let now = known(&world.template, "the template")?;
                     if !now.template {
@@ -47,6 +47,10 @@ pub(super) fn check(order: &Order, world: &World) -> Result<(), Refused> {
                         ));
                     }
                     Ok(())
+                }
+                TemplateSource::Backup { volume, size, ctime } => {
+                    let meant = BackupRef { volid: volume.clone(), size: *size, ctime: *ctime };
+                    same_backup(&meant, known(&world.backups, "the backups")?)
                 }
             }
         }
@@ -106,7 +110,9 @@ pub(super) fn check(order: &Order, world: &World) -> Result<(), Refused> {
         | Params::GuestResize(_)
         | Params::SnapshotRollback(_)
         | Params::SnapshotDelete(_)
+        | Params::GuestResume(_)
         | Params::BackupDelete(_)
+        | Params::BackupProtect(_)
         | Params::GuestDestroy(_)
         | Params::DiskDetach(_)
         | Params::PlanApprove(_)

@@ -325,6 +325,17 @@ fn orders_that_make_no_sense_now_are_refused() {
             },
             "already",
         ),
+        (
+            Kind::GuestResume,
+            "stopped",
+            |o, w| {
+                o.pre.state = Some(RunState::Stopped);
+                guest_of(w).state = RunState::Stopped;
+            },
+            "start it instead",
+        ),
+        (Kind::BackupProtect, "gone", |_, w| seen(&mut w.backups).clear(), "not there"),
+        (Kind::BackupProtect, "rewritten", |_, w| seen(&mut w.backups)[0].ctime += 1, "another one"),
         (Kind::SnapshotCreate, "template", |_, w| guest_of(w).template = true, "template"),
         (Kind::SnapshotCreate, "unread", |_, w| guest_of(w).snapshots = unread("403"), "could not be read"),
         (
@@ -468,6 +479,44 @@ fn a_clone_needs_the_very_template() {
         world.template = Known::Known(TemplateNow { template, digest: digest.repeat(40) });
         assert_eq!(check(&order, &world).is_ok(), good);
     }
+}
+
+#[test]
+fn a_restore_needs_the_very_backup() {
+    let (mut order, mut world) = true_order(Kind::GuestCreate);
+    let meant = BackupRef { volid: "local:backup/x.vma".parse().unwrap(), size: 5, ctime: 6 };
+    let Params::GuestCreate(params) = &mut order.params else { unreachable!() };
+    (params.disk, params.net) = (None, None);
+    params.template = crate::order::TemplateSource::Backup { volume: meant.volid.clone(), size: 5, ctime: 6 };
+    Order::decode(&order.encode()).unwrap();
+    assert!(check(&order, &world).unwrap_err().1.contains("not there"));
+    for (size, ctime, good) in [(5, 6, true), (6, 6, false), (5, 7, false)] {
+        world.backups = Known::Known(vec![BackupRef { size, ctime, ..meant.clone() }]);
+        assert_eq!(check(&order, &world).is_ok(), good);
+    }
+    world.backups = unread("403");
+    assert!(check(&order, &world).unwrap_err().1.contains("could not be read"));
+}
+
+/// Suspended to disk is a lock of Proxmox, and the one that resuming does not wait for.
+#[test]
+fn only_a_suspended_guest_is_resumed() {
+    let (mut order, mut world) = true_order(Kind::GuestResume);
+    for (state, lock, code) in [
+        (RunState::Running, None, None),
+        (RunState::Stopped, Some("suspended"), None),
+        (RunState::Running, Some("suspended"), Some(RefusalCode::Precondition)),
+        (RunState::Stopped, None, Some(RefusalCode::Precondition)),
+        (RunState::Stopped, Some("backup"), Some(RefusalCode::Busy)),
+        (RunState::Running, Some("suspending"), Some(RefusalCode::Busy)),
+    ] {
+        order.pre.state = Some(state);
+        (guest_of(&mut world).state, guest_of(&mut world).lock) = (state, lock.map(Into::into));
+        assert_eq!(check(&order, &world).err().map(|(code, _)| code), code, "{state} {lock:?}");
+    }
+    let (start, mut world) = true_order(Kind::GuestStart);
+    guest_of(&mut world).lock = Some("suspended".into());
+    assert_eq!(check(&start, &world).unwrap_err().0, RefusalCode::Busy);
 }
 
 #[test]

@@ -39,6 +39,9 @@ pub struct OpOptions {
     /// How many operators must sign, where that is more than the policy wants
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=8), value_name = "N")]
     pub min_signers: u32,
+    /// Bind the order to a plan that the host computes, also where the policy lets it do without: the plan says what will be done, and can be used for 15 minutes
+    #[arg(long)]
+    pub plan: bool,
 }
 
 /// `writ op KIND`

@@ -3,15 +3,20 @@
 use std::path::{Path, PathBuf};
 
 use authz::lookup::{self, Count, Signatory};
+use authz::plan::Plan;
+use authz::world::World;
 use authz::{Order, Policy, files};
 use protocol::Envelope;
+use protocol::ask::{Question, Reply};
 use protocol::text::printable;
 
 use super::sign::{shown, signature_path};
-use super::{Context, Session, now, read_order, write_new};
+use super::{Context, Session, now, planned, read_order, write_new};
 use crate::args::CosignArgs;
 use crate::cosigning::{Fact, Needed, facts, useless};
 use crate::error::{Answer, Failure};
+use crate::live;
+use crate::planned::{deadline, describe};
 use crate::resolve::{Believed, Memory, check_order_name};
 use crate::text::{age, fields, span, utc};
 
@@ -135,27 +140,34 @@ pub(super) async fn run(ctx: &Context, args: CosignArgs) -> Result<Answer, Failu
     let by = judged(&session, &order, &bytes, &beside)?;
     let stale = stale(&session, &order);
     let host = host_of(&session, &order).await?;
+    // A new plan would take the place of the one that the order is bound to, so none is asked for.
+    let plan = planned::checked(&file, &order, &host)?;
     let detail = session.detail(&host).await?;
     let now = now();
 
     // All of it, even with --quiet: nobody signs what they have not seen.
     let mut text = shown(ctx, &bytes, &order)?;
+    text.push_str(&plan.as_ref().map(|plan| describe(plan, &order, host.name(), now)).unwrap_or_default());
     text.push_str(&signed_so_far(&beside, &by));
     let checked = detail.report.as_ref().map(|report| facts(&order, report)).unwrap_or_default();
     match &detail.report {
         Some(report) => {
             let when = format!("{} ({})", utc(report.collected_at), age(report.collected_at, now));
-            text.push_str(&since(&checked, &when, detail.host.online));
+            let head = format!("Since it was prepared, by the report of {when}");
+            text.push_str(&since(&checked, &head, detail.host.online));
         }
         None => {
             text.push_str("Since then: not known, the host has not reported yet; it reads every fact again\n")
         }
     }
-    let left = span(order.exp.saturating_sub(now));
-    text.push_str(&fields(&[(
-        "time left",
-        if now > order.exp { "none, it EXPIRED".to_owned() } else { left },
-    )]));
+    let seen = look(&session, &host, &order, plan.as_ref()).await;
+    text.push_str(&match &seen {
+        Ok(facts) => since(facts, "As the host sees it now", true),
+        Err(why) => format!("As the host sees it now: not known ({why}); it compares everything again\n"),
+    });
+    let until = if order.plan.is_some() { deadline(&order) } else { order.exp };
+    let left = span(until.saturating_sub(now));
+    text.push_str(&fields(&[("time left", if now > until { "none, it EXPIRED".to_owned() } else { left })]));
     eprint!("{text}");
 
     if now > order.exp {
@@ -164,10 +176,13 @@ pub(super) async fn run(ctx: &Context, args: CosignArgs) -> Result<Answer, Failu
             utc(order.exp)
         )));
     }
+    planned::in_time(&order)?;
     if let Some(why) = stale {
         return Err(Failure::other(why));
     }
-    let moved: Vec<_> = checked.iter().filter(|fact| fact.is_changed()).map(|fact| fact.what).collect();
+    let seen = seen.unwrap_or_default();
+    let moved: Vec<_> =
+        checked.iter().chain(&seen).filter(|fact| fact.is_changed()).map(|fact| fact.what).collect();
     if !moved.is_empty() {
         return Err(Failure::other(format!(
             "{} changed since the order was prepared, so the host can only refuse it: nothing was signed; prepare a new order with `writ op`",
@@ -206,6 +221,33 @@ pub(super) async fn run(ctx: &Context, args: CosignArgs) -> Result<Answer, Failu
         output.display(),
         next(&order, Some(&count), Some(&session.policy), &file)
     )))
+}
+
+/// What changed, by the host's own look; in words why it is not known.
+async fn look(
+    session: &Session,
+    host: &Believed,
+    order: &Order,
+    plan: Option<&Plan>,
+) -> Result<Vec<Fact>, String> {
+    let changed = |why: &str| {
+        let signed = "everything that the order states".to_owned();
+        vec![Fact { what: "in all", signed, now: crate::cosigning::Now::Changed(format!("refused: {why}")) }]
+    };
+    let look = live::look(order);
+    if look == protocol::ask::Look::default() {
+        return Err("there is nothing to look at for an order of this kind".to_owned());
+    }
+    match session.hub.ask(host.id(), &Question::Look(look)).await {
+        Ok(Reply::World { json }) => match serde_json::from_slice::<World>(&json.0) {
+            Ok(world) => Ok(live::facts(order, plan, &world)),
+            Err(_) => Err("what came back cannot be read: are host and writ of the same version?".to_owned()),
+        },
+        Ok(Reply::Refused { code, why }) if code == "precondition" => Ok(changed(&why)),
+        Ok(Reply::Refused { why, .. }) => Err(printable(&why)),
+        Ok(Reply::Plan { .. }) => Err("something else than was asked for came back".to_owned()),
+        Err(error) => Err(printable(&error.to_string())),
+    }
 }
 
 /// One bad signature refuses the whole order (2.3), so nobody adds a good one to it.
@@ -251,9 +293,9 @@ fn signed_so_far(beside: &[(PathBuf, String)], by: &[Signatory]) -> String {
     format!("Signatures, checked\n{}", fields(&rows))
 }
 
-fn since(facts: &[Fact], when: &str, online: bool) -> String {
+fn since(facts: &[Fact], head: &str, online: bool) -> String {
     let rows: Vec<_> = facts.iter().map(|fact| (fact.what, fact.sentence())).collect();
     let online = if online { "" } else { "; the host is OFFLINE" };
-    let head = format!("Since it was prepared, by the report of {when}, through the hub, not signed{online}");
+    let head = format!("{head}, through the hub, not signed{online}");
     format!("{}\n{}", printable(&head), fields(&rows))
 }

@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex};
 
 use authz::merkle::{Tree, leaf_hash};
 use authz::receipt::Entry;
-use authz::{Checkpoint, Outcome, Receipt};
+use authz::{Checkpoint, Order, Outcome, Receipt};
 use protocol::Sha256;
 use protocol::api::{
     ApiFailure, DesiredAccepted, EnrollmentCreated, EnrollmentNew, EnrollmentState, EnrollmentView,
     HostDetail, HostView, LogCheckpoint, LogProof, LoginAnswer, LoginChallenge, OrderAccepted, OrderReceipt,
     OrderView, PlanView, ReceiptsView, TunnelView,
 };
+use protocol::ask::{Question, Reply};
 use protocol::enroll::EnrollmentAnswer;
 use protocol::report::HostReport;
 use protocol::{Envelope, Note, Signed};
@@ -25,7 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::testing::{NOW, believed, host_key, name};
+use crate::testing::{NOW, believed, host_key, name, plan_of};
 
 /// Carries out a submitted script.
 pub(super) type Runner = Box<dyn Fn(&Envelope) -> (Signed, Vec<u8>) + Send>;
@@ -33,6 +34,9 @@ pub(super) type Runner = Box<dyn Fn(&Envelope) -> (Signed, Vec<u8>) + Send>;
 pub(super) type Spoiler = Box<dyn Fn(Vec<Sha256>) -> Vec<Sha256> + Send>;
 /// Answers a request for a session: HTTP status and body.
 pub(super) type Opener = Box<dyn Fn(&Envelope) -> (u16, String) + Send>;
+
+/// Answers a question to a host: HTTP status and body.
+pub(super) type Asked = Box<dyn FnMut(&Question) -> (u16, String) + Send>;
 
 /// What the hub says. Tests change it as they like.
 #[derive(Default)]
@@ -59,6 +63,8 @@ pub(super) struct Says {
     /// Answers a request for a session.
     pub(super) opens: Option<Opener>,
     pub(super) tunnels: Vec<TunnelView>,
+    /// Answers questions to a host; otherwise the host web1 makes its plans, and looks at nothing.
+    pub(super) asked: Option<Asked>,
     /// Takes the other end of a data connection.
     pub(super) data: Option<Box<dyn FnOnce(TlsStream<TcpStream>) + Send>>,
     /// The host's log: what [`Says::judge`] and [`Says::runner`] sign as the host goes in here, in its place.
@@ -159,6 +165,17 @@ impl Says {
             }
             ("GET", ["hosts", _, "orders", _]) => {
                 ok(&OrderView { result: self.result.clone().map(Into::into), ..self.order() })
+            }
+            ("POST", ["hosts", _, "ask"]) => {
+                let question: Question = serde_json::from_slice(body).unwrap();
+                match (&mut self.asked, &question) {
+                    (Some(asked), _) => asked(&question),
+                    (None, Question::Plan { draft }) => {
+                        let plan = plan_of(&Order::decode_draft(&draft.0).unwrap()).sign(&host_key(1));
+                        ok(&Reply::Plan { plan })
+                    }
+                    (None, Question::Look(_)) => no(409, "offline"),
+                }
             }
             ("POST", ["hosts", _, "tunnels"]) => {
                 let envelope: Envelope = serde_json::from_slice(body).unwrap();

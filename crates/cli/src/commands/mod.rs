@@ -10,6 +10,7 @@ mod hosts;
 mod login;
 mod op;
 mod orders;
+mod planned;
 mod policy;
 mod run;
 mod sessions;

@@ -6,7 +6,7 @@ use authz::{Order, Policy};
 use protocol::{Nonce, Sha256};
 
 use super::cosign::signature_paths;
-use super::{Context, history, now, random, write_new};
+use super::{Context, history, now, planned, random, write_new};
 use crate::args::{OpArgs, OpCommand, OpOptions};
 use crate::cosigning::Needed;
 use crate::error::{Answer, Failure};
@@ -16,7 +16,7 @@ use crate::text::{age, utc};
 
 pub(super) async fn run(ctx: &Context, command: OpCommand) -> Result<Answer, Failure> {
     let (OpArgs { host, vmid }, options, wish) = split(command);
-    let OpOptions { output, force, reason, ticket, valid, min_signers } = options;
+    let OpOptions { output, force, reason, ticket, valid, min_signers, plan } = options;
     // Before asking anybody: the file must be free.
     if output.exists() && !force {
         return Err(Failure::Exists(output));
@@ -31,9 +31,12 @@ pub(super) async fn run(ctx: &Context, command: OpCommand) -> Result<Answer, Fai
     order.after = history::after(ctx, &session, &believed)?;
     order.min_signers = min_signers;
     let signers = enough(&order, &session.policy)?;
+    let made = planned::obtain(&session, &believed, &mut order, plan).await?;
     let bytes = order.encode();
     write_new(&output, &bytes, force)?;
     forget_signature(ctx, &output)?;
+    planned::keep(ctx, &output, made.as_ref(), force)?;
+    let plan = made.map(|made| format!("\n{}", made.text)).unwrap_or_default();
     let file = output.display();
     let namespace = order.kind().namespace();
     let more = match signers - 1 {
@@ -41,7 +44,7 @@ pub(super) async fn run(ctx: &Context, command: OpCommand) -> Result<Answer, Fai
         more => format!("have {more} more operator(s) sign it:\n  writ cosign {file}\n"),
     };
     Ok(Answer::ok(format!(
-        "{}\nFacts from the report of {} ({}), as reported through the hub, not signed; the host reads them again.\n\
+        "{}{plan}\nFacts from the report of {} ({}), as reported through the hub, not signed; the host reads them again.\n\
          Written to {file}. Sign it in either way:\n  \
          writ sign {file}\n  \
          ssh-keygen -Y sign -f KEY -n {namespace} {file}\n\

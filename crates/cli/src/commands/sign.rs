@@ -7,7 +7,7 @@ use authz::lookup::{self, Signatory};
 use protocol::Sha256;
 
 use super::cosign::next;
-use super::{Context, now, read_order, write_new};
+use super::{Context, now, planned, read_order, write_new};
 use crate::args::SignArgs;
 use crate::error::{Answer, Failure};
 use crate::render;
@@ -40,20 +40,26 @@ pub(super) fn shown(ctx: &Context, bytes: &[u8], order: &Order) -> Result<String
 
 pub(super) fn show(ctx: &Context, path: &Path) -> Result<Answer, Failure> {
     let (bytes, order) = read_order(path)?;
-    Ok(Answer::ok(shown(ctx, &bytes, &order)?))
+    Ok(Answer::ok(shown_with_plan(ctx, path, &bytes, &order)?))
+}
+
+/// The order, and the plan that lies beside it.
+fn shown_with_plan(ctx: &Context, path: &Path, bytes: &[u8], order: &Order) -> Result<String, Failure> {
+    Ok(shown(ctx, bytes, order)? + &planned::shown(ctx, path, order)?)
 }
 
 pub(super) async fn sign(ctx: &Context, args: SignArgs) -> Result<Answer, Failure> {
     let (bytes, order) = read_order(&args.order)?;
     if args.explain {
-        return Ok(Answer::ok(shown(ctx, &bytes, &order)?));
+        return Ok(Answer::ok(shown_with_plan(ctx, &args.order, &bytes, &order)?));
     }
     let output = args.output.unwrap_or_else(|| signature_path(&args.order));
     if output.exists() && !args.force {
         return Err(Failure::Exists(output));
     }
     // Even with --quiet: nobody signs what they have not seen.
-    eprint!("{}", shown(ctx, &bytes, &order)?);
+    eprint!("{}", shown_with_plan(ctx, &args.order, &bytes, &order)?);
+    planned::in_time(&order)?;
     let home = ctx.home()?;
     let namespace = order.kind().namespace();
     // A policy is not needed to sign, but where there is one a useless signature is worth a word.

@@ -39,6 +39,9 @@ pub(super) async fn run(ctx: &Context, args: SubmitArgs) -> Result<Answer, Failu
     for why in readable.iter().flat_map(|order| forecast(order, &envelope, &session.policy, stale)) {
         ctx.note(&format!("note: the host will refuse: {why}"));
     }
+    if let Some(why) = readable.as_ref().and_then(|order| crate::planned::too_late(order, now())) {
+        ctx.note(&format!("note: the host will refuse: {why}"));
+    }
     send(ctx, &session, &host, envelope, &args).await
 }
 

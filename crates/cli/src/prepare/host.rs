@@ -21,6 +21,10 @@ pub fn prepare_for_host(
 ) -> Result<Order, PrepareError> {
     let kind = params.kind();
     check_rule(policy, kind, with.valid_s)?;
+    // The runner, which carries such orders out, remembers no plans.
+    if crate::planned::is_wanted(kind, policy) {
+        return Err(PrepareError::NeedsPlan(kind));
+    }
     if let Some(rule) = policy.rule(kind).filter(|rule| rule.threshold > 1) {
         return Err(PrepareError::Signers { kind, threshold: rule.threshold });
     }

@@ -23,7 +23,7 @@ fn orders() -> Vec<(String, Vec<u8>)> {
         })
         .collect();
     orders.sort();
-    assert!(orders.len() >= 34);
+    assert!(orders.len() >= 36);
     orders
 }
 

@@ -5,6 +5,7 @@ use crate::prepare::prepare_for_host;
 use crate::prepare::{Circumstances, Wish, prepare};
 use crate::testing::session as session_params;
 use crate::testing::{NOW, believed, done, ended, guest, job, policy, receipt, report, with};
+use authz::Event;
 use protocol::Nonce;
 
 #[test]
@@ -56,8 +57,9 @@ fn a_started_step_is_a_row() {
     let event = Event::StepStarted {
         generation: 4,
         kind: "guest.start".into(),
-        vmid: 101.try_into().unwrap(),
+        vmid: Some(101.try_into().unwrap()),
         what: "start qemu 101".parse().unwrap(),
+        effect: None,
     };
     let host = believed(1, "web1");
     let signed = receipt(1, Some((3, Sha256::of(b"before"))), event);

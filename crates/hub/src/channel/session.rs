@@ -9,7 +9,7 @@ use authz::{Checkpoint, PublicKey, Receipt, receipt::Event};
 use axum::extract::ws::{Message, WebSocket};
 use futures_util::StreamExt as _;
 use futures_util::stream::SplitStream;
-use protocol::frame::{AgentFrame, HubFrame, Purpose, RECEIPTS_PER_FRAME, VERSION};
+use protocol::frame::{ANSWERS_FROM, AgentFrame, HubFrame, OLDEST, Purpose, RECEIPTS_PER_FRAME, VERSION};
 use protocol::text::SafeText;
 use protocol::{Ed25519Key, HostId, Note, Sha256, Signed};
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -44,7 +44,7 @@ impl From<StoreError> for End {
 }
 
 /// The agent broke the rules.
-fn refuse(why: impl Into<String>) -> End {
+pub(super) fn refuse(why: impl Into<String>) -> End {
     End::Bye(Closing::new(why, RETRY_LATER_S))
 }
 
@@ -55,6 +55,8 @@ fn words(text: &str) -> String {
 
 /// Hello's contents.
 struct Hello {
+    /// The version that both speak.
+    v: u32,
     host_id: HostId,
     boot_id: String,
     agent_version: String,
@@ -69,7 +71,7 @@ pub(super) async fn run(app: App, device: Ed25519Key, socket: WebSocket) {
     let (tunnel_frames, tunnels) = mpsc::channel(QUEUE);
     let wake = Arc::new(Wake::default());
     let last_seen = Arc::new(AtomicU64::new(app.now()));
-    let handle = Handle { wake: wake.clone(), last_seen, tunnels: tunnel_frames };
+    let handle = Handle { wake: wake.clone(), last_seen, tunnels: tunnel_frames, answers: false };
     let mut reader = Reader { app: app.clone(), device, stream, out: out.clone(), handle };
     let hello = match timeout(app.limits().hello, reader.hello()).await {
         Ok(Ok(hello)) => Ok(hello),
@@ -117,8 +119,17 @@ pub(super) struct Reader {
 impl Reader {
     async fn hello(&mut self) -> Result<Hello, End> {
         match self.next().await? {
-            AgentFrame::Hello { v: VERSION, host_id, boot_id, agent_version, purpose, log_size } => {
+            AgentFrame::Hello {
+                v: v @ OLDEST..=VERSION,
+                host_id,
+                boot_id,
+                agent_version,
+                purpose,
+                log_size,
+            } => {
+                self.handle.answers = v >= ANSWERS_FROM;
                 Ok(Hello {
+                    v,
                     host_id,
                     boot_id: words(&boot_id),
                     agent_version: words(&agent_version),
@@ -179,7 +190,7 @@ impl Reader {
         let Hello { host_id, boot_id, agent_version, .. } = hello;
         tracing::info!(host = %host_id, name = %host.name, agent_version, purpose = ?hello.purpose, "channel open");
         let end = match hello.purpose {
-            Purpose::Selftest => self.selftest(&host).await,
+            Purpose::Selftest => self.selftest(&host, hello.v).await,
             Purpose::Run => {
                 let live = &self.app.live;
                 let registered = live.register(*host_id, boot_id, self.handle.clone());
@@ -241,12 +252,12 @@ impl Reader {
         }
     }
 
-    fn welcome(&self, receipts_held: u64) -> Result<(), End> {
-        self.answer(Out::Frame(HubFrame::Welcome { v: VERSION, receipts_held }))
+    fn welcome(&self, v: u32, receipts_held: u64) -> Result<(), End> {
+        self.answer(Out::Frame(HubFrame::Welcome { v, receipts_held }))
     }
 
-    async fn selftest(&mut self, host: &Host) -> End {
-        if let Err(end) = self.welcome(host.receipts_held) {
+    async fn selftest(&mut self, host: &Host, v: u32) -> End {
+        if let Err(end) = self.welcome(v, host.receipts_held) {
             return end;
         }
         loop {
@@ -283,7 +294,7 @@ impl Reader {
             _ => return Err(refuse("the host was enrolled again with another device key")),
         };
         let key = PublicKey::try_from(host.host_key).map_err(|_| refuse("the host key is weak"))?;
-        self.welcome(held)?;
+        self.welcome(hello.v, held)?;
         self.answer(Out::SendPolicy)?;
         self.answer(Out::SendDesired)?;
         self.answer(Out::SendTunnels)?;
@@ -348,6 +359,7 @@ impl Reader {
                     self.tunnel_error(origin, &key, &tunnel, receipt, problem.as_deref()).await?;
                 }
                 AgentFrame::TunnelClose { tunnel, why } => self.tunnel_close(origin, &tunnel, &why),
+                AgentFrame::Answer { id, reply } => self.reply(origin, id, reply)?,
             }
         }
     }

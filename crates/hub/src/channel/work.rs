@@ -1,14 +1,16 @@
-//! Frames about scripts and sessions: results that are kept, and tunnels that are answered. A frame
-//! about a tunnel of another channel, or of none, is noted and ignored.
+//! Frames about scripts, sessions and questions: results that are kept, tunnels and questions that are
+//! answered. A frame about a tunnel or a question of another channel, or of none, is noted and ignored.
 
 use authz::{Event, PublicKey, Receipt};
+use protocol::ask::Reply;
 use protocol::frame::HubFrame;
 use protocol::job::MAX_SEALED_RESULT;
 use protocol::text::SafeText;
 use protocol::{Sha256, Signed, TunnelId};
 
-use super::session::{End, Reader};
+use super::session::{End, Reader, refuse};
 use super::writer::Out;
+use crate::questions::Answered;
 use crate::store::{Host, ResultStored};
 use crate::tunnel::{HostAnswer, Origin};
 
@@ -88,6 +90,21 @@ impl Reader {
         if self.tunnel_order(origin, tunnel, "close").is_some() {
             self.app.tunnels.closed_by_host(tunnel, origin, SafeText::sanitize(why));
         }
+    }
+
+    /// The warden's answer goes to whoever asked, unread: only what the host signed counts, and only with
+    /// the operator's tool.
+    pub(super) fn reply(&self, origin: Origin, id: u64, reply: Reply) -> Result<(), End> {
+        if !reply.is_bounded() {
+            return Err(refuse("an answer to a question is too long"));
+        }
+        match self.app.questions.answer(id, origin, reply) {
+            Answered::Passed => {}
+            Answered::Nobody => {
+                tracing::debug!(host = %origin.host_id, id, "an answer to a question that nobody waits for");
+            }
+        }
+        Ok(())
     }
 
     fn tunnel_answer(&self, origin: Origin, tunnel: &TunnelId, answer: HostAnswer) {

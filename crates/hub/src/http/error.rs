@@ -8,6 +8,7 @@ use protocol::api::ApiFailure;
 use protocol::desired::DesiredError;
 
 use crate::operators::OperatorsError;
+use crate::questions::AskError;
 use crate::store::{EnrollmentError, OpenTunnelError, PolicyStoreError, StoreError, SubmitError};
 use crate::tunnel::UpgradeError;
 
@@ -90,6 +91,10 @@ pub(crate) enum ApiError {
     NotAWebSocket,
     #[error("host {0} is not connected to the hub: a session needs it now; see `writ hosts`")]
     Offline(protocol::HostId),
+    #[error("this is no question: it names too much, or its draft is longer than an order can be")]
+    BadQuestion,
+    #[error(transparent)]
+    Ask(#[from] AskError),
     #[error(transparent)]
     OpenTunnel(#[from] OpenTunnelError),
     #[error("there is no tunnel {0} for you, or it is closed: list them with `writ sessions HOST`")]
@@ -164,6 +169,16 @@ impl ApiError {
                 PolicyStoreError::Store(_) => (S::INTERNAL_SERVER_ERROR, "storage"),
             },
             Self::Offline(_) => (S::CONFLICT, "offline"),
+            Self::BadQuestion => (S::UNPROCESSABLE_ENTITY, "bad_question"),
+            Self::Ask(error) => match error {
+                AskError::Offline(_) => (S::CONFLICT, "offline"),
+                AskError::TooOld(_) => (S::CONFLICT, "agent_too_old"),
+                AskError::ManyOfOperator | AskError::ManyOfHost(_) => (S::TOO_MANY_REQUESTS, "busy"),
+                AskError::Rate(_) => (S::TOO_MANY_REQUESTS, "rate"),
+                AskError::ChannelEnded(_) => (S::BAD_GATEWAY, "channel_ended"),
+                AskError::NoAnswer { .. } => (S::GATEWAY_TIMEOUT, "no_answer"),
+                AskError::Stopping => (S::SERVICE_UNAVAILABLE, "stopping"),
+            },
             Self::OpenTunnel(error) => match error {
                 OpenTunnelError::Exists(_) => (S::CONFLICT, "session_exists"),
                 OpenTunnelError::Ordinary => (S::CONFLICT, "is_no_session"),

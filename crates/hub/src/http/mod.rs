@@ -1,5 +1,6 @@
 //! HTTP: the routes as data, and who may use them.
 
+mod ask;
 mod auth;
 mod enroll;
 mod error;
@@ -66,6 +67,7 @@ pub(crate) fn routes() -> Vec<Route> {
         route(get_.clone(), Operator, "/api/v1/hosts/{host_id}/receipts", get(hosts::receipts)),
         route(get_.clone(), Operator, "/api/v1/hosts/{host_id}/log/checkpoint", get(log::checkpoint)),
         route(get_.clone(), Operator, "/api/v1/hosts/{host_id}/log/proof", get(log::proof)),
+        route(post_.clone(), Operator, "/api/v1/hosts/{host_id}/ask", post(ask::ask)),
         route(post_.clone(), Operator, "/api/v1/hosts/{host_id}/orders", post(orders::submit)),
         route(get_.clone(), Operator, "/api/v1/hosts/{host_id}/orders", get(orders::list)),
         route(get_.clone(), Operator, "/api/v1/hosts/{host_id}/orders/{op}", get(orders::show)),

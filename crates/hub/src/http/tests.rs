@@ -30,7 +30,7 @@ async fn every_api_route_refuses_without_a_token() {
             assert_eq!((status, &body["code"]), (StatusCode::UNAUTHORIZED, &json!(code)), "{}", route.path);
         }
     }
-    assert_eq!(guarded, 23);
+    assert_eq!(guarded, 24);
 }
 
 #[tokio::test]

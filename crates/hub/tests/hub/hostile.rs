@@ -5,7 +5,7 @@ use std::sync::Arc;
 use protocol::api::{
     ApiFailure, ENROLL_FINISH_PATH, EnrollFinish, HostDetail, OrderAccepted, OrderView, ReceiptsView,
 };
-use protocol::frame::{AgentFrame, HubFrame, MAX_FRAME, Purpose, RECEIPTS_PER_FRAME};
+use protocol::frame::{AgentFrame, HubFrame, MAX_FRAME, Purpose, RECEIPTS_PER_FRAME, VERSION};
 use protocol::{HostId, Sha256};
 use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
 use tokio::net::TcpStream;
@@ -54,7 +54,7 @@ async fn forged_receipts_store_nothing() {
         let mut channel = Channel::open(&hub, Some(&host.cert)).await.unwrap();
         // More entries than the hub holds, so that no order comes in between.
         channel.send(&host.hello(Purpose::Run, "boot", 5)).await;
-        assert_eq!(channel.next().await, Some(HubFrame::Welcome { v: 1, receipts_held: 0 }), "{what}");
+        assert_eq!(channel.next().await, Some(HubFrame::Welcome { v: VERSION, receipts_held: 0 }), "{what}");
         channel.send(&frame).await;
         let why = channel.bye().await;
         assert!(why.contains("receipt") || why.contains("refusal"), "{what}: {why}");
@@ -116,7 +116,7 @@ async fn frames_that_make_no_sense_end_the_channel() {
     let operator = Http::alice(&hub).await;
     let host = TestHost::enrolled(1, &hub, &operator).await;
     let hello = |text: &str| {
-        serde_json::to_string(&host.hello(Purpose::Run, "b", 0)).unwrap().replace("\"v\":1", text)
+        serde_json::to_string(&host.hello(Purpose::Run, "b", 0)).unwrap().replace("\"v\":2", text)
     };
     let other = serde_json::to_string(&TestHost::new(2).hello(Purpose::Run, "b", 0)).unwrap();
     for (first, says) in [
@@ -125,7 +125,7 @@ async fn frames_that_make_no_sense_end_the_channel() {
         (&"[".repeat(100_000), "could not be read"),
         ("{\"t\":\"root_shell\"}", "could not be read"),
         ("{\"t\":\"heartbeat\"}", "first frame must be Hello"),
-        (&hello("\"v\":2"), "version 2"),
+        (&hello("\"v\":3"), "version 3"),
         (&other, "belongs to host"),
     ] {
         let mut channel = Channel::open(&hub, Some(&host.cert)).await.unwrap();
@@ -134,7 +134,7 @@ async fn frames_that_make_no_sense_end_the_channel() {
         assert!(why.contains(says), "{why}");
     }
     for (frame, says) in [
-        (hello("\"v\":1"), "Hello came twice"),
+        (hello("\"v\":2"), "Hello came twice"),
         ("{\"t\":\"report\",\"seq\":1}".to_owned(), "could not be read"),
         (
             format!(

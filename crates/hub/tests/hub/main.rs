@@ -1,6 +1,7 @@
 //! A whole hub over real TLS, used by an operator and by agents.
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests; clippy sees only the test functions")]
 
+mod ask;
 mod client;
 mod hostile;
 mod log;

@@ -24,10 +24,11 @@ pub struct FindTask<'a> {
     /// Begun at this second or later: [`Client::node_clock`] as it was before the request was sent, and
     /// no clock of this machine, which may differ.
     pub since: u64,
-    /// `qmsnapshot`, …; of a guest that HA manages, `hastart` or `hastop`.
-    pub task_type: &'a str,
-    /// The guest.
-    pub vmid: Vmid,
+    /// `qmsnapshot`, …; of a guest that HA manages also `hastart` or `hastop`.
+    pub task_types: &'a [&'a str],
+    /// What it is about: the guest's number, or what stands there for other tasks (`200@local` of a
+    /// volume that is deleted, a file's escaped name; `pve/facts.md` 4.2).
+    pub id: &'a str,
     /// The author, `user@realm!tokenid`: [`Client::identity`].
     pub user: &'a str,
     /// Tasks that were there before the request was sent, or that are known to be of others. Without
@@ -116,12 +117,11 @@ fn judge(mut fitting: Vec<Upid>, listed: &Listed, since: u64, now: Option<u64>) 
 /// running tasks spell their author differently from finished ones, the UPID does not; and a task that
 /// ends while the list is made stands in it twice.
 fn fitting(tasks: &[TaskEntry], find: &FindTask<'_>) -> Vec<Upid> {
-    let number = find.vmid.to_string();
     let mut fitting: Vec<Upid> = Vec::new();
     for upid in tasks.iter().map(|task| &task.upid) {
         let fits = upid.user() == find.user
-            && upid.task_type() == find.task_type
-            && upid.id() == number
+            && find.task_types.contains(&upid.task_type())
+            && upid.id() == find.id
             && upid.starttime() >= find.since
             && !find.known.contains(upid);
         if fits && !fitting.contains(upid) {
@@ -135,7 +135,8 @@ impl Client {
     /// What became of a request whose answer was lost; [`Client::find_task_of`] without known tasks.
     /// `since` is the node's clock as it was before sending, see [`FindTask`].
     pub async fn find_task(&self, since: u64, task_type: &str, vmid: Vmid, user: &str) -> FoundTask {
-        self.find_task_of(&FindTask { since, task_type, vmid, user, known: &[] }).await
+        let id = vmid.to_string();
+        self.find_task_of(&FindTask { since, task_types: &[task_type], id: &id, user, known: &[] }).await
     }
 
     /// What became of a request whose answer was lost: looks for its task by type, guest, author and
@@ -144,7 +145,7 @@ impl Client {
         // The clock first: what it says must not be later than the list is.
         let before = self.node_clock().await.ok();
         let asked = Instant::now();
-        let listed = match self.candidates(find.since, find.task_type, find.vmid).await {
+        let listed = match self.candidates(find.since, find.task_types, find.id).await {
             Ok(listed) => listed,
             Err(error) => return FoundTask::CannotTell(Doubt::NotListed(error)),
         };
@@ -200,18 +201,23 @@ impl Client {
         user: &str,
     ) -> Result<Vec<TaskEntry>, ApiError> {
         let since = since.saturating_sub(CLOCK_SLACK);
-        let mut tasks = self.candidates(since, task_type, vmid).await?.tasks;
-        let find = FindTask { since: 0, task_type, vmid, user, known: &[] };
+        let (task_types, id) = (&[task_type], vmid.to_string());
+        let mut tasks = self.candidates(since, task_types, &id).await?.tasks;
+        let find = FindTask { since: 0, task_types, id: &id, user, known: &[] };
         let wanted = fitting(&tasks, &find);
         tasks.retain(|task| wanted.contains(&task.upid));
         Ok(tasks)
     }
 
-    async fn candidates(&self, since: u64, task_type: &str, vmid: Vmid) -> Result<Listed, ApiError> {
+    /// What the server can narrow down: one type, and a number.
+    async fn candidates(&self, since: u64, task_types: &[&str], id: &str) -> Result<Listed, ApiError> {
         let filter = TaskFilter {
             source: TaskSource::All,
-            vmid: Some(vmid),
-            task_type: Some(task_type.to_owned()),
+            vmid: id.parse().ok(),
+            task_type: match task_types {
+                [only] => Some((*only).to_owned()),
+                _ => None,
+            },
             since: Some(since),
             limit: Some(FIND_LIMIT),
             ..TaskFilter::default()
@@ -272,12 +278,11 @@ mod tests {
 
     #[test]
     fn only_new_tasks_of_that_kind_fit_and_each_once() {
-        let vmid = Vmid::new(100).unwrap();
         let known = [upid(7)];
         let find = FindTask {
             since: 0x6B02_5FB3,
-            task_type: "qmsnapshot",
-            vmid,
+            task_types: &["qmsnapshot"],
+            id: "100",
             user: "tester@pve!full",
             known: &known,
         };

@@ -245,8 +245,8 @@ async fn mutation(b: &Bench, case: &Case) {
 
     let asker = fresh(b);
     let find = async || {
-        let (task_type, user) = ("qmsnapshot", asker.identity());
-        asker.find_task_of(&FindTask { since, task_type, vmid: guest, user, known: &known }).await
+        let (task_types, id, user) = (&["qmsnapshot"], guest.to_string(), asker.identity());
+        asker.find_task_of(&FindTask { since, task_types, id: &id, user, known: &known }).await
     };
     let wait = async |upid: Upid| asker.wait_task(&upid, LIMIT).await;
     match case.became {

@@ -1,6 +1,9 @@
-use authz::Kind;
+use std::path::PathBuf;
+
 use authz::files::layer::Disk;
-use authz::journal::{AGE, FLOOR_MARGIN, RECORD};
+use authz::journal::{AGE, FLOOR_MARGIN, NonceJournal, RECORD};
+use authz::{Authorized, Kind, Order};
+use protocol::Nonce;
 
 use super::*;
 use crate::testing::{self, NOW};
@@ -154,7 +157,7 @@ fn damaged_files_close_the_ledger() {
     ledger.burn(&order).unwrap();
     ledger.jobs().write(order.op(), &ended()).unwrap();
     drop(ledger);
-    let jobs = rig.dir.path().join(JOBS);
+    let jobs = rig.dir.path().join(Stage::DIRECTORY);
     let good = jobs.join(format!("{}.json", order.op()));
     let text = std::fs::read_to_string(&good).unwrap();
     for bad in [
@@ -178,7 +181,7 @@ fn damaged_files_close_the_ledger() {
     assert!(rig.closed().contains("notes.json is damaged"));
     std::fs::remove_file(jobs.join("notes.json")).unwrap();
     let large = std::fs::File::options().write(true).open(&good).unwrap();
-    large.set_len(MAX_FILE + 1).unwrap();
+    large.set_len(Stage::MAX_FILE + 1).unwrap();
     assert!(rig.closed().contains("larger than"));
 }
 
@@ -188,8 +191,9 @@ fn a_started_script_is_ended_even_where_others_are_damaged() {
     let ledger = rig.open().unwrap();
     let op = *authorized(1).op();
     ledger.jobs().write(&op, &Stage::Started { leftover: leftover() }).unwrap();
-    std::fs::write(rig.dir.path().join(JOBS).join("notes.json"), "x").unwrap();
-    std::fs::write(rig.dir.path().join(JOBS).join(format!("{}.json", Sha256::of(b"x"))), "x").unwrap();
+    std::fs::write(rig.dir.path().join(Stage::DIRECTORY).join("notes.json"), "x").unwrap();
+    std::fs::write(rig.dir.path().join(Stage::DIRECTORY).join(format!("{}.json", Sha256::of(b"x"))), "x")
+        .unwrap();
     assert_eq!(kill_leftovers(rig.dir.path()).len(), 1);
     assert!(kill_leftovers(&rig.dir.path().join("nowhere")).is_empty());
 }
@@ -251,16 +255,13 @@ fn forgotten_nonces_cannot_be_used_again() {
     let rig = Rig::new();
     // The same beginning in segments of two nonces.
     std::fs::remove_file(rig.journal()).unwrap();
-    drop(NonceJournal::create_on(Box::new(Disk), rig.dir.path(), 3).unwrap());
-    let mut ledger = rig.open().unwrap();
-    ledger.journal = {
-        drop(ledger.journal);
-        NonceJournal::open_on(Box::new(Disk), rig.dir.path(), 3).unwrap()
-    };
     let orders: Vec<_> = (1..=5).map(authorized).collect();
+    let mut journal = NonceJournal::create_on(Box::new(Disk), rig.dir.path(), 3).unwrap();
     for order in &orders {
-        ledger.burn(order).unwrap();
+        journal.burn(&order.get().nonce, order.op(), order.get().exp).unwrap();
     }
+    drop(journal);
+    let mut ledger = rig.open().unwrap();
     let exp = orders[0].get().exp;
     assert_eq!(ledger.floor().at(), NOW, "the orders began before the policy's date");
     ledger.signed_time(NOW + 1_000);

@@ -2,10 +2,10 @@
 //!
 //! Up to COMMITTED nothing has a side effect. From there on the order runs to its end whoever is
 //! still listening, and a crash at any point ends in a true receipt or in `unknown`, never in a second
-//! call. What is the same for all kinds is here; [`guest`] carries out what is done to guests,
+//! call. What is the same for all kinds is here; [`proxmox`] carries out what Proxmox's API does,
 //! [`crate::jobs`] scripts, [`crate::sessions`] sessions.
 
-mod guest;
+mod proxmox;
 
 use std::sync::Arc;
 
@@ -15,13 +15,12 @@ use protocol::local::WardenAnswer;
 use protocol::{Envelope, Sha256, Signed};
 use tokio::sync::mpsc;
 
-pub(crate) use guest::judge_world;
-
 use crate::check::{self, Work};
 use crate::hold::{self, Point};
 use crate::ledger::{Interrupted, OpenOrder};
-use crate::warden::{Shut, Warden, chain, refused};
-use crate::{jobs, now, safe, sessions};
+use crate::policies::boottime;
+use crate::warden::{Shut, Warden, chain, lock, refused};
+use crate::{jobs, now, ops, privileged, safe, sessions};
 
 /// Who wants to know how far it is; nobody has to listen.
 pub type Progress = mpsc::Sender<OrderState>;
@@ -44,12 +43,12 @@ async fn carry_out(
 ) -> Result<Written, Denied> {
     let authorized = verify(warden, envelope)?;
     match check::work(&authorized.get().params) {
-        Work::Guest => guest::carry_out(warden, &authorized, progress).await,
+        Work::Proxmox => proxmox::carry_out(warden, envelope, &authorized, progress).await,
         Work::Job(params) => jobs::carry_out(warden, envelope, &authorized, params, progress).await,
+        Work::Privileged => privileged::carry_out(warden, envelope, &authorized, progress).await,
         Work::Nobody => {
-            let kind = authorized.get().kind();
-            let (code, why) = check::not_yet(kind);
-            Err(authorized.refuse(kind, code, why).into())
+            let (code, why) = ops::not_yet(authorized.get());
+            Err(authorized.refuse(authorized.get().kind(), code, why).into())
         }
         Work::Session => {
             let why = "a session needs a connection of its own, and this came as an ordinary order: use `writ ssh`, or another tool that opens sessions";
@@ -104,7 +103,10 @@ impl Denied {
 /// Signatures, host, policy, clock.
 pub(crate) fn verify(warden: &Warden, envelope: &Envelope) -> Result<Authorized<Order>, Denied> {
     Ok(warden.with_ledger(|_, ledger| {
-        ledger.with_facts(|host| authz::verify::verify(envelope, ledger.policies().current(), host, now()))
+        let plans = lock(&warden.plans);
+        ledger.with_facts(Some((&plans.book, boottime())), |host| {
+            authz::verify::verify(envelope, ledger.policies().current(), host, now())
+        })
     })??)
 }
 
@@ -121,11 +123,11 @@ pub(crate) fn fresh(warden: &Warden, authorized: &Authorized<Order>) -> Result<(
 pub(crate) async fn commit(
     warden: &Warden,
     authorized: &Authorized<Order>,
+    open: OpenOrder,
     progress: &Progress,
 ) -> Result<OpenOrder, Denied> {
     let refuse = |code, why: String| Denied::from(authorized.refuse(authorized.get().kind(), code, why));
     let _ = progress.try_send(OrderState::Verified);
-    let open = OpenOrder::new(authorized);
     let nonce = &authorized.get().nonce;
     // Also the test for a full disk, while refusing still costs nothing. Two copies of one order may have
     // come this far, and the slower one must not write over how far the other has come: asked under the lock.
@@ -168,6 +170,7 @@ pub(crate) async fn commit(
             return Err(refuse(RefusalCode::Closed, why));
         }
     }
+    lock(&warden.plans).book.used(authorized.get());
     let _ = progress.try_send(OrderState::Committed);
     hold::at(Point::Committed).await;
     Ok(open)
@@ -271,10 +274,14 @@ pub async fn resume(warden: Arc<Warden>, interrupted: Interrupted) {
     };
     if ended {
         // Only the runner may not know yet that its part is done.
-        return jobs::forget_patiently(&warden, &op).await;
+        return match check::work(&order.params) {
+            Work::Privileged => privileged::forget_patiently(&warden, &op).await,
+            _ => jobs::forget_patiently(&warden, &op).await,
+        };
     }
     tracing::warn!(%op, kind = %order.kind(), "an order was interrupted; finding out what became of it");
-    let _claim = order.guest.as_ref().and_then(|guest| warden.claim(guest.vmid));
+    // Nothing else has begun yet: orders come in after the first of these claims.
+    let _claim = warden.queue.try_claim(ops::resources(&order), Some(&op)).ok();
     if !logged_committed {
         let logged = warden.with_ledger(|_, ledger| ledger.log_committed(&op, &order, &open.signers, now()));
         if let Ok(Err(error)) = logged {
@@ -282,13 +289,14 @@ pub async fn resume(warden: Arc<Warden>, interrupted: Interrupted) {
         }
     }
     let written = match check::work(&order.params) {
-        Work::Guest => {
-            let outcome = guest::resume(&warden, &mut open, &order).await;
+        Work::Proxmox => {
+            let outcome = proxmox::resume(&warden, &mut open, &order).await;
             finish(&warden, &open, &order, outcome).await
         }
         // No version writes such an order down before it can carry it out.
         Work::Nobody => finish(&warden, &open, &order, unreadable()).await,
         Work::Job(params) => jobs::resume(&warden, &open, &order, params).await,
+        Work::Privileged => privileged::resume(&warden, &open, &order).await,
         Work::Session => {
             let outcome = sessions::resume(&warden, &open, session_ready).await;
             finish(&warden, &open, &order, outcome).await

@@ -103,7 +103,7 @@ async fn a_compacted_journal_is_in_step_with_the_log_and_a_loss_still_shows() {
                 assert_eq!(ledger.replayed(&order.nonce, &envelope.id()), None, "forgotten");
                 let policy = ledger.policies().current();
                 let judged =
-                    ledger.with_facts(|host| authz::verify::verify(envelope, policy, host, order.nbf));
+                    ledger.with_facts(None, |host| authz::verify::verify(envelope, policy, host, order.nbf));
                 assert_eq!(judged.unwrap_err().code, RefusalCode::Expired);
             }
         }

@@ -76,8 +76,12 @@ pub(crate) fn config(dir: &Path) -> WardenConfig {
         state_dir: dir.join("state"),
         socket: dir.join("warden.sock"),
         allowed_uids: vec![0],
+        reader_uids: vec![],
+        privileged_socket: None,
         runner_socket: Some(dir.join("runner.sock")),
         sessions_per_operator: 1,
+        bounds: warden::bounds::LocalBounds::default(),
+        host_root: "/".into(),
         // Nothing here may reach Proxmox.
         proxmox: ProxmoxConfig {
             api: "https://127.0.0.1:1".into(),

@@ -121,8 +121,8 @@ pub(super) async fn change(
             Delivery::MaybeExecuted => {
                 let find = FindTask {
                     since,
-                    task_type: &task_type,
-                    vmid: guest.vmid,
+                    task_types: &[&task_type],
+                    id: &guest.vmid.to_string(),
                     user: guest.client.identity(),
                     known,
                 };

@@ -69,6 +69,18 @@ pub struct BackupDeleteParams {
     pub remove: Vec<VolumeId>,
 }
 
+/// Of `backup.protect`. What is protected is neither deleted nor pruned; what no longer is can be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupProtectParams {
+    /// Whose.
+    pub owner: BackupOwner,
+    /// Which: the one of `pre.backups`.
+    pub volume: VolumeId,
+    /// Afterwards.
+    pub protected: bool,
+}
+
 /// Of `backup.prune`: one guest's backups on one storage, the whole list of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -90,6 +102,12 @@ impl Checked for BackupDeleteParams {
     fn check(&self) -> Result<(), Wrong> {
         let fits = (1..=super::super::MAX_BACKUPS).contains(&self.remove.len()) && each_once(&self.remove);
         demand(fits, "params.remove", "a list of 1 to 128, each backup once")
+    }
+}
+
+impl Checked for BackupProtectParams {
+    fn check(&self) -> Result<(), Wrong> {
+        demand(self.volume.is_backup(), "params.volume", "a backup (STORAGE:backup/…)")
     }
 }
 

@@ -105,13 +105,13 @@ pub struct CreateParams {
     pub template: TemplateSource,
     /// Where its disks go.
     pub storage: StorageId,
-    /// Bytes of a container's root filesystem, whole GiB; null to keep the template's.
+    /// Bytes of a container's root filesystem, whole GiB; null to keep the template's or the backup's.
     pub disk: Option<u64>,
     /// Cores, 1 to 8192.
     pub cores: u32,
     /// Memory in MiB, 16 to 8388608.
     pub memory_mib: u32,
-    /// Its one network device; null for none.
+    /// Its one network device; null for none, and for a backup, whose devices come with it.
     pub net: Option<NetParams>,
     /// Of a container: without the host's root. Of a virtual machine always true.
     pub unprivileged: bool,
@@ -136,12 +136,30 @@ pub enum TemplateSource {
         /// What is in it.
         sha256: Sha256,
     },
+    /// A golden image in a file, by root's own `pct`, because no token can: a container that may nest and keep
+    /// keys (features `nesting` and `keyctl`), without the host's root.
+    Golden {
+        /// Which: `STORAGE:vztmpl/NAME`.
+        volume: VolumeId,
+        /// What is in it. Root checks it.
+        sha256: Sha256,
+    },
     /// A full clone of a guest that is a template.
     Guest {
         /// Its number.
         vmid: Vmid,
         /// Its whole configuration.
         digest: ConfigDigest,
+    },
+    /// A backup, restored to a new number: the backup stays, and so does the guest it is of. The new guest
+    /// gets an identity of its own, and its network devices start without a link.
+    Backup {
+        /// Which.
+        volume: VolumeId,
+        /// Bytes.
+        size: u64,
+        /// When it was begun, unix seconds.
+        ctime: u64,
     },
 }
 
@@ -269,9 +287,23 @@ impl Checked for CreateParams {
                 )?;
                 demand(self.disk.is_some(), "params.disk", "given for a container from an archive")?;
             }
+            TemplateSource::Golden { volume, .. } => {
+                demand(
+                    container && volume.is_template(),
+                    "params.template",
+                    "a container template (STORAGE:vztmpl/…)",
+                )?;
+                demand(self.unprivileged, "params.unprivileged", "true for a container that keeps keys")?;
+                demand(self.disk.is_some(), "params.disk", "given for a container from a golden image")?;
+            }
             TemplateSource::Guest { vmid, .. } => {
                 demand(*vmid != self.vmid, "params.template.vmid", "another guest than the new one")?;
                 demand(self.disk.is_none(), "params.disk", "null for a clone: it keeps the template's")?;
+            }
+            TemplateSource::Backup { volume, .. } => {
+                demand(volume.is_backup(), "params.template", "a backup (STORAGE:backup/…)")?;
+                demand(self.disk.is_none(), "params.disk", "null for a backup: its disks have their sizes")?;
+                demand(self.net.is_none(), "params.net", "null for a backup: its devices come with it")?;
             }
         }
         demand(self.unprivileged || container, "params.unprivileged", "true for a virtual machine")?;

@@ -156,10 +156,19 @@ pub(super) fn golden() -> Vec<Order> {
             }),
             nothing(),
         ),
+        vm(Params::GuestResume(NoParams {}), Preconditions { state: Some(RunState::Running), ..config() }),
         vm(Params::GuestShutdown(PowerOffParams { timeout_s: 180, force: false }), power()),
         vm(Params::GuestStop(NoParams {}), Preconditions { ha: Some(HaState::Started), ..power() }),
         ct(Params::GuestReboot(RebootParams { timeout_s: 90 }), power()),
         vm(Params::GuestSuspend(SuspendParams { to_disk: true }), power()),
+        host(
+            Params::BackupProtect(BackupProtectParams {
+                owner: owner(),
+                volume: backup(3).volid,
+                protected: false,
+            }),
+            Preconditions { backups: backups(&[3]), ..nothing() },
+        ),
         vm(
             Params::GuestConfig(ConfigParams {
                 changes: vec![
@@ -322,4 +331,22 @@ fn golden_orders_are_frozen_byte_for_byte() {
         assert_eq!(read, *order, "{kind}");
         assert_eq!(read.encode(), *bytes, "{kind}");
     }
+}
+
+/// `guest.create` from a golden image: the same kind, carried out by somebody else.
+#[test]
+fn the_order_for_roots_pct_is_frozen_too() {
+    let mut order = golden().into_iter().find(|order| order.kind() == Kind::GuestCreate).unwrap();
+    let Params::GuestCreate(params) = &mut order.params else { unreachable!() };
+    params.template = TemplateSource::Golden {
+        volume: p("local:vztmpl/golden-debian-12.tar.zst"),
+        sha256: Sha256::of(b"image"),
+    };
+    let path = directory().parent().unwrap().join("orders-of-root/guest.create.json");
+    if std::env::var_os("WRIT_WRITE_GOLDEN").is_some() {
+        std::fs::write(&path, order.encode()).unwrap();
+    }
+    let bytes = std::fs::read(&path).unwrap();
+    assert_eq!(String::from_utf8_lossy(&bytes), String::from_utf8_lossy(&order.encode()));
+    assert_eq!(Order::decode(&bytes).unwrap(), order);
 }

@@ -86,10 +86,11 @@ fn the_table_is_the_designs() {
     use Kind::*;
     for (kinds, wanted) in [
         (&[GuestShutdown, GuestStop, GuestReboot, GuestSuspend][..], &["state", "ha"][..]),
+        (&[GuestResume], &["state"]),
         (&[GuestConfig, GuestResize], &["digest"]),
         (&[DiskMove], &["digest", "volumes"]),
         (&[SnapshotRollback, SnapshotDelete], &["state", "digest", "snapshot"]),
-        (&[BackupDelete, BackupPrune], &["backups"]),
+        (&[BackupDelete, BackupPrune, BackupProtect], &["backups"]),
         (&[GuestDestroy], &["state", "digest", "volumes", "snapshots", "protection", "ha", "replication"]),
         (
             &[GuestRestoreOver],
@@ -147,6 +148,7 @@ fn parameters_have_ranges() {
         "not running" => |p, o| o.pre.state = Some(RunState::Stopped););
     refuse!(GuestReboot, "no time" => |p, o| p.timeout_s = 0;);
     refuse!(GuestSuspend, "container" => |p, o| o.guest.as_mut().unwrap().kind = GuestKind::Lxc;);
+    refuse!(GuestResume, "container" => |p, o| o.guest.as_mut().unwrap().kind = GuestKind::Lxc;);
     refuse!(GuestTag, "twice" => |p, o| p.tags.push(p.tags[0].clone());
         "many" => |p, o| p.tags = (0..65).map(|n| format!("t{n}").parse().unwrap()).collect(););
     refuse!(GuestGrow, "smaller" => |p, o| p.size = 16 * gib; "the same" => |p, o| p.size = 32 * gib;
@@ -161,10 +163,19 @@ fn parameters_have_ranges() {
         "an archive for a machine" => |p, o| p.kind = GuestKind::Qemu;
         "no template" => |p, o| p.template = TemplateSource::Archive {
             volume: "local:backup/vzdump-lxc-1.tar".parse().unwrap(), sha256: Sha256::of(b"") };
+        "a golden image for a machine" => |p, o| (p.kind, p.template) = (GuestKind::Qemu, golden_image());
+        "a golden image with the host's root" => |p, o| (p.unprivileged, p.template) = (false, golden_image());
+        "a golden image without disk" => |p, o| (p.disk, p.template) = (None, golden_image());
+        "no golden image" => |p, o| p.template = TemplateSource::Golden {
+            volume: "local:backup/vzdump-lxc-1.tar".parse().unwrap(), sha256: Sha256::of(b"") };
         "of itself" => |p, o| (p.disk, p.template) = (None, TemplateSource::Guest {
             vmid: p.vmid, digest: "a".repeat(40).parse().unwrap() });
         "a clone with another disk" => |p, o| p.template = TemplateSource::Guest {
-            vmid: 900.try_into().unwrap(), digest: "a".repeat(40).parse().unwrap() };);
+            vmid: 900.try_into().unwrap(), digest: "a".repeat(40).parse().unwrap() };
+        "no backup" => |p, o| (p.disk, p.net, p.template) = (None, None, TemplateSource::Backup {
+            volume: "local:iso/x.iso".parse().unwrap(), size: 1, ctime: 1 });
+        "a backup with another disk" => |p, o| (p.net, p.template) = (None, a_backup());
+        "a backup with another network" => |p, o| (p.disk, p.template) = (None, a_backup()););
     refuse!(GuestConfig, "nothing" => |p, o| p.changes.clear();
         "twice" => |p, o| p.changes.push(p.changes[0].clone());
         "no change" => |p, o| p.changes[0].old = p.changes[0].new.clone();
@@ -199,11 +210,15 @@ fn what_goes_is_named_exactly() {
             let again = o.pre.backups.as_ref().unwrap()[0].clone();
             o.pre.backups.as_mut().unwrap().push(again);
         };);
+    refuse!(BackupProtect, "another one stated" => |p, o| o.pre.backups = Some(vec![backup_ref()]);
+        "nothing stated" => |p, o| o.pre.backups = Some(vec![]);
+        "one more stated" => |p, o| o.pre.backups.as_mut().unwrap().push(backup_ref());
+        "a disk" => |p, o| p.volume = "local-lvm:vm-101-disk-0".parse().unwrap(););
     refuse!(BackupPrune, "nothing goes" => |p, o| { let all = p.remove.split_off(0); p.keep.splice(0..0, all); };
         "nothing stays" => |p, o| { let all = p.keep.split_off(0); p.remove.extend(all); };
         "both goes and stays" => |p, o| p.keep.push(p.remove[0].clone());
         "elsewhere" => |p, o| p.storage = "other".parse().unwrap(););
-    refuse!(GuestDestroy, "running" => |p, o| o.pre.state = Some(RunState::Running);
+    refuse!(GuestDestroy, "a state that nobody knows" => |p, o| o.pre.state = Some(RunState::Unknown);
         "a volume less" => |p, o| o.pre.volumes.as_mut().unwrap().clear();
         "a volume more" => |p, o| {
             let mut more = o.pre.volumes.as_ref().unwrap()[0].clone();
@@ -220,7 +235,7 @@ fn what_goes_is_named_exactly() {
     refuse!(GuestRestoreOver, "the only copy" => |p, o| o.pre.backups.as_mut().unwrap().truncate(1);
         "an archive that is not stated" => |p, o| p.archive = "local:backup/other.vma".parse().unwrap();
         "no backup" => |p, o| p.archive = "local:iso/x.iso".parse().unwrap();
-        "running" => |p, o| o.pre.state = Some(RunState::Running););
+        "a state that nobody knows" => |p, o| o.pre.state = Some(RunState::Unknown););
     refuse!(VolumeDelete, "another volume stated" => |p, o| {
             o.pre.volumes.as_mut().unwrap()[0].volid = "local-lvm:vm-105-disk-2".parse().unwrap();
         };
@@ -236,6 +251,39 @@ fn what_goes_is_named_exactly() {
     refuse!(HostRebind, "a generation skipped" => |p, o| p.generation = 3; "the old one" => |p, o| p.generation = 1;);
     refuse!(LogReanchor, "nothing" => |p, o| p.log = false;);
     refuse!(AgentUpdate, "empty" => |p, o| p.size = 0; "huge" => |p, o| p.size = (1 << 30) + 1;);
+}
+
+fn backup_ref() -> BackupRef {
+    BackupRef { volid: "local:backup/vzdump-lxc-102-x.tar".parse().unwrap(), size: 5, ctime: 6 }
+}
+
+fn a_backup() -> TemplateSource {
+    let BackupRef { volid: volume, size, ctime } = backup_ref();
+    TemplateSource::Backup { volume, size, ctime }
+}
+
+/// The same order stops a guest that runs, and says so in `pre.state`.
+#[test]
+fn a_running_guest_can_be_ended_when_the_order_says_that_it_runs() {
+    for kind in [Kind::GuestDestroy, Kind::GuestRestoreOver] {
+        for state in [RunState::Running, RunState::Stopped] {
+            let mut order = order_of(kind);
+            order.pre.state = Some(state);
+            assert_eq!(Order::decode(&order.encode()).unwrap(), order);
+        }
+    }
+}
+
+/// What no golden order shows: a new guest from a backup, of either kind.
+#[test]
+fn a_backup_is_restored_to_a_new_number() {
+    for kind in [GuestKind::Qemu, GuestKind::Lxc] {
+        let mut order = order_of(Kind::GuestCreate);
+        let Params::GuestCreate(params) = &mut order.params else { unreachable!() };
+        (params.kind, params.disk, params.net, params.template) = (kind, None, None, a_backup());
+        assert_eq!(Order::decode(&order.encode()).unwrap(), order);
+    }
+    assert_eq!(order_of(Kind::BackupProtect).vmid(), Some(101.try_into().unwrap()));
 }
 
 /// The owner's side of `volume.delete`, which no golden order shows.
@@ -263,4 +311,11 @@ fn a_large_number_is_named_by_its_place() {
         "the number in field pre.backups[0].size is above 2^53"
     );
     assert_eq!(order_of(Kind::GuestStop).pre.ha, Some(HaState::Started));
+}
+
+fn golden_image() -> TemplateSource {
+    TemplateSource::Golden {
+        volume: "local:vztmpl/golden.tar.zst".parse().unwrap(),
+        sha256: Sha256::of(b"image"),
+    }
 }

@@ -1,9 +1,9 @@
 //! Snapshots, backups, disks: where data can be lost.
 
 use authz::order::{
-    BackupDeleteParams, BackupMode, BackupOwner, BackupParams, BackupPruneParams, Compression, DestroyParams,
-    DetachParams, GrowParams, MoveParams, NoParams, Preconditions, RestoreOverParams, RollbackParams,
-    SnapshotParams, VolumeDeleteParams, VolumeOwner,
+    BackupDeleteParams, BackupMode, BackupOwner, BackupParams, BackupProtectParams, BackupPruneParams,
+    Compression, DestroyParams, DetachParams, GrowParams, MoveParams, NoParams, Preconditions,
+    RestoreOverParams, RollbackParams, SnapshotParams, VolumeDeleteParams, VolumeOwner,
 };
 
 use super::super::order::{or_none as text_or_none, size};
@@ -83,6 +83,23 @@ pub(super) fn backup_delete(
     effect(rows, format!("delete {} backup(s) of {} for good", remove.len(), owner(whose)));
     rows.extend(remove.iter().map(|volid| ("goes", volid.to_string())));
     also(rows, "another guest may have that number by now: what counts is the list");
+}
+
+pub(super) fn backup_protect(params: &BackupProtectParams, rows: &mut Rows) {
+    let BackupProtectParams { owner: whose, volume, protected } = params;
+    effect(
+        rows,
+        either(
+            *protected,
+            "PROTECT a backup: it is neither deleted nor pruned until somebody lifts that",
+            "lift a backup's protection: retention, or anybody who may prune, can DELETE it from then on",
+        ),
+    );
+    rows.push(("backup", volume.to_string()));
+    rows.push(("owner", owner(whose)));
+    if *protected {
+        also(rows, "it uses its space until then");
+    }
 }
 
 pub(super) fn backup_prune(params: &BackupPruneParams, rows: &mut Rows) {

@@ -2,11 +2,14 @@
 
 use authz::order::{
     AdoptParams, Amount, ConfigChange, ConfigParams, CreateParams, NetParams, NoParams, PowerOffParams,
-    RebootParams, ResizeParams, SuspendParams, TagParams, TemplateSource,
+    Preconditions, RebootParams, ResizeParams, SuspendParams, TagParams, TemplateSource,
 };
+
+use protocol::RunState;
 
 use super::super::order::{seconds, size};
 use super::{Rows, also, effect, either, or_none, started};
+use crate::text::utc;
 
 pub(super) fn start(NoParams {}: &NoParams, rows: &mut Rows) {
     effect(rows, "start the guest");
@@ -48,6 +51,19 @@ pub(super) fn suspend(SuspendParams { to_disk }: &SuspendParams, rows: &mut Rows
         ),
     );
     also(rows, "its connections break, and its clock stands still meanwhile");
+}
+
+pub(super) fn resume(NoParams {}: &NoParams, pre: &Preconditions, rows: &mut Rows) {
+    effect(
+        rows,
+        match pre.state {
+            Some(RunState::Stopped) => "start the guest from its memory on disk, where it was suspended",
+            Some(RunState::Running | RunState::Unknown) | None => {
+                "let the paused guest go on where it stopped"
+            }
+        },
+    );
+    also(rows, "its clock is behind until the guest sets it");
 }
 
 pub(super) fn config(ConfigParams { changes }: &ConfigParams, rows: &mut Rows) {
@@ -105,15 +121,36 @@ pub(super) fn create(params: &CreateParams, rows: &mut Rows) {
         TemplateSource::Archive { volume, sha256 } => {
             rows.push(("from", format!("template {volume}, SHA-256 {sha256}")));
         }
+        TemplateSource::Backup { volume, size: bytes, ctime } => {
+            rows.push(("from", format!("backup {volume} of {}, {}", utc(*ctime), size(*bytes))));
+            also(rows, "the guest that it is a backup of stays as it is, and so does the backup");
+            also(
+                rows,
+                "it gets MAC addresses and a UUID of its own; inside, it is the same machine with the same addresses and keys",
+            );
+        }
+        TemplateSource::Golden { volume, sha256 } => {
+            rows.push((
+                "from",
+                format!(
+                    "golden image {volume}, SHA-256 {sha256}, by root's pct: may NEST and keep keys (keyctl)"
+                ),
+            ));
+        }
         TemplateSource::Guest { vmid, digest } => {
             rows.push(("from", format!("a full clone of template {vmid}, configuration digest {digest}")));
         }
     }
-    let disk = disk.map_or("as the template's".to_owned(), size);
+    let like =
+        if let TemplateSource::Backup { .. } = template { "as in the backup" } else { "as the template's" };
+    let disk = disk.map_or(like.to_owned(), size);
     rows.push(("disk", disk));
     rows.push(("cores", cores.to_string()));
     rows.push(("memory", format!("{memory_mib} MiB")));
     match net {
+        None if matches!(template, TemplateSource::Backup { .. }) => {
+            rows.push(("network", "the backup's devices, with new MAC addresses and without a link".into()));
+        }
         None => rows.push(("network", "none".into())),
         Some(NetParams { bridge, vlan, firewall }) => {
             let vlan = vlan.map_or("no VLAN".to_owned(), |vlan| format!("VLAN {vlan}"));

@@ -1,8 +1,8 @@
-//! What the runner lives by: a policy chain, and the host that orders must name. The warden brings both; root
-//! says beforehand, in `runner.toml`, which policy must be of the chain, and what follows it is signed. Each
+//! What a service of root's lives by: a policy chain, and the host that orders must name. The warden brings
+//! both; root says beforehand, in the service's own configuration, which policy must be of the chain, and what follows it is signed. Each
 //! policy names the hash of the one before, so the one that root named vouches for all of them.
 //!
-//! `host.json` is written last, so a crash before it leaves a runner that is not anchored and takes the
+//! `host.json` is written last, so a crash before it leaves a service that is not anchored and takes the
 //! same anchor again. Once it is there, a missing policy or journal is damage, never a fresh start.
 
 use std::path::{Path, PathBuf};
@@ -13,10 +13,12 @@ use authz::policy::PolicyError;
 use authz::policy::chain::Chain;
 use authz::policy::store::{ChainStore, ChainStoreError};
 use authz::verify::HostFacts;
-use authz::{KeyError, Policy, PublicKey};
+use authz::{Authorized, KeyError, Order, Policy, PublicKey};
 use protocol::runner::AnchorStatus;
 use protocol::{Ed25519Key, HostId, Sha256};
 use serde::{Deserialize, Serialize};
+
+use crate::{Denied, Who};
 
 const HOST: &str = "host.json";
 const POLICY: &str = "policy.json";
@@ -28,20 +30,26 @@ pub enum AnchorError {
     #[error(transparent)]
     File(#[from] FileError),
     /// Not what we wrote.
-    #[error("{path} is damaged: restore it from a backup, or {start_over}", path = .path.display(), start_over = start_over(directory(.path)))]
+    #[error("{path} is damaged: restore it from a backup, or {start_over}", path = .path.display(), start_over = .who.start_over(directory(.path)))]
     Damaged {
+        /// Whose.
+        who: Who,
         /// Which file.
         path: PathBuf,
     },
     /// There is a history without the anchor that it belongs to.
-    #[error("{path} is missing, although this runner has a history in the same directory: restore it, or {start_over}", path = .path.display(), start_over = start_over(directory(.path)))]
+    #[error("{path} is missing, although this {name} has a history in the same directory: restore it, or {start_over}", name = .who.name, path = .path.display(), start_over = .who.start_over(directory(.path)))]
     Lost {
+        /// Whose.
+        who: Who,
         /// Which file.
         path: PathBuf,
     },
     /// The policy on disk is not the one that was accepted.
-    #[error("{path} is not the policy that this runner accepted ({expected}): restore it, or {start_over}", path = .path.display(), start_over = start_over(directory(.path)))]
+    #[error("{path} is not the policy that this {name} accepted ({expected}): restore it, or {start_over}", name = .who.name, path = .path.display(), start_over = .who.start_over(directory(.path)))]
     OtherPolicy {
+        /// Whose.
+        who: Who,
         /// Which file.
         path: PathBuf,
         /// The accepted one.
@@ -58,15 +66,19 @@ pub enum AnchorError {
     Key(#[from] KeyError),
     /// Root took its word back.
     #[error(
-        "runner.toml has no policy_sha256 any more, and this runner lives by policy {anchored}: put the line policy_sha256 = \"{anchored}\" back to let it work on"
+        "{config} has no policy_sha256 any more, and this {name} lives by policy {anchored}: put the line policy_sha256 = \"{anchored}\" back to let it work on", config = .who.config, name = .who.name
     )]
     NotConfigured {
+        /// Whose.
+        who: Who,
         /// What it lives by.
         anchored: Sha256,
     },
     /// Root names another one.
-    #[error("runner.toml has policy_sha256 {configured}, and this runner lives by policy {anchored}: correct the line, or {start_over}", start_over = start_over(directory(.path)))]
+    #[error("{config} has policy_sha256 {configured}, and this {name} lives by policy {anchored}: correct the line, or {start_over}", config = .who.config, name = .who.name, start_over = .who.start_over(directory(.path)))]
     OtherConfigured {
+        /// Whose.
+        who: Who,
         /// Root's word.
         configured: Sha256,
         /// What it lives by.
@@ -74,15 +86,6 @@ pub enum AnchorError {
         /// A file of the state directory.
         path: PathBuf,
     },
-}
-
-/// How a new beginning goes. Orders that are still valid would count once more with an empty journal;
-/// none is valid for more than a day.
-pub(crate) fn start_over(state_dir: &Path) -> String {
-    format!(
-        "start over: root stops the runner, waits until no signed order is valid any more (a day), empties {} and starts it again",
-        state_dir.display()
-    )
 }
 
 /// Of a file in the state directory.
@@ -103,6 +106,7 @@ struct HostFile {
 /// Policy and host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Anchor {
+    who: Who,
     first: Policy,
     chain: Chain,
     documents: u64,
@@ -114,6 +118,7 @@ pub struct Anchor {
 impl Anchor {
     /// From what the warden says. Whether root agrees is for [`Self::check_configured`] to say.
     pub fn parse(
+        who: Who,
         policy: &[u8],
         host_id: HostId,
         host_key: Ed25519Key,
@@ -122,6 +127,7 @@ impl Anchor {
         let first = Policy::decode(policy)?;
         let chain = Chain::new(first.clone());
         Ok(Self {
+            who,
             first,
             chain,
             documents: 0,
@@ -132,7 +138,7 @@ impl Anchor {
     }
 
     /// The anchor on disk; none before anchoring.
-    pub fn load(directory: &Path) -> Result<Option<Self>, AnchorError> {
+    pub fn load(who: Who, directory: &Path) -> Result<Option<Self>, AnchorError> {
         let path = directory.join(HOST);
         let bytes = match files::read_secret(&path) {
             Ok(bytes) => bytes,
@@ -142,17 +148,17 @@ impl Anchor {
         let file: HostFile = serde_json::from_slice(&bytes)
             .ok()
             .filter(|file: &HostFile| file.v == 1)
-            .ok_or(AnchorError::Damaged { path })?;
+            .ok_or(AnchorError::Damaged { who, path })?;
         let path = directory.join(POLICY);
         let policy = match files::read_secret(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.is_not_found() => return Err(AnchorError::Lost { path }),
+            Err(error) if error.is_not_found() => return Err(AnchorError::Lost { who, path }),
             Err(error) => return Err(error.into()),
         };
         if Sha256::of(&policy) != file.policy {
-            return Err(AnchorError::OtherPolicy { path, expected: file.policy });
+            return Err(AnchorError::OtherPolicy { who, path, expected: file.policy });
         }
-        let anchor = Self::parse(&policy, file.host_id, file.host_key, file.host_key_gen)?;
+        let anchor = Self::parse(who, &policy, file.host_id, file.host_key, file.host_key_gen)?;
         let store = ChainStore::inspect(directory, anchor.first.clone())?;
         Ok(Some(anchor.at(&store)))
     }
@@ -190,8 +196,8 @@ impl Anchor {
     }
 
     /// The error of a history that has lost its anchor.
-    pub(crate) fn lost(directory: &Path) -> AnchorError {
-        AnchorError::Lost { path: directory.join(HOST) }
+    pub fn lost(who: Who, directory: &Path) -> AnchorError {
+        AnchorError::Lost { who, path: directory.join(HOST) }
     }
 
     /// Whether root's word and this anchor agree.
@@ -200,11 +206,12 @@ impl Anchor {
         match configured {
             Some(configured) if self.chain.has(configured) => Ok(()),
             Some(configured) => Err(AnchorError::OtherConfigured {
+                who: self.who,
                 configured: *configured,
                 anchored,
                 path: directory.join(HOST),
             }),
-            None => Err(AnchorError::NotConfigured { anchored }),
+            None => Err(AnchorError::NotConfigured { who: self.who, anchored }),
         }
     }
 
@@ -214,7 +221,7 @@ impl Anchor {
         Ok(ChainStore::create(directory, self.first.clone())?)
     }
 
-    /// The last step: from here on the runner is anchored.
+    /// The last step: from here on the service is anchored.
     pub fn finish(&self, directory: &Path) -> Result<(), AnchorError> {
         let path = directory.join(HOST);
         let file = HostFile {
@@ -224,7 +231,8 @@ impl Anchor {
             host_key_gen: self.host_key_gen,
             policy: *self.first.hash(),
         };
-        let bytes = serde_json::to_vec(&file).map_err(|_| AnchorError::Damaged { path: path.clone() })?;
+        let bytes = serde_json::to_vec(&file)
+            .map_err(|_| AnchorError::Damaged { who: self.who, path: path.clone() })?;
         Ok(files::write_atomic(&path, &bytes)?)
     }
 
@@ -253,6 +261,18 @@ impl Anchor {
         }
     }
 
+    /// The order's signatures, host, policy and times, judged by this anchor. `now` is the host's clock,
+    /// unix seconds.
+    pub fn verify(
+        &self,
+        envelope: &protocol::Envelope,
+        floor: &Floor,
+        now: u64,
+    ) -> Result<Authorized<Order>, Denied> {
+        authz::verify::verify(envelope, self.policy(), &self.facts(floor, now), now)
+            .map_err(|refusal| Denied::new(refusal.code, refusal.why))
+    }
+
     /// As the status says it.
     pub fn status(&self) -> AnchorStatus {
         AnchorStatus {
@@ -269,17 +289,17 @@ impl Anchor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing;
+    use crate::testing::{self, WHO};
 
     #[test]
     fn it_is_there_after_the_last_step_and_not_before() {
         let dir = tempfile::tempdir().unwrap();
         let anchor = testing::anchor();
-        assert_eq!(Anchor::load(dir.path()).unwrap(), None);
+        assert_eq!(Anchor::load(WHO, dir.path()).unwrap(), None);
         anchor.prepare(dir.path()).unwrap();
-        assert_eq!(Anchor::load(dir.path()).unwrap(), None);
+        assert_eq!(Anchor::load(WHO, dir.path()).unwrap(), None);
         anchor.finish(dir.path()).unwrap();
-        assert_eq!(Anchor::load(dir.path()).unwrap(), Some(anchor));
+        assert_eq!(Anchor::load(WHO, dir.path()).unwrap(), Some(anchor));
     }
 
     #[test]
@@ -290,7 +310,7 @@ mod tests {
         anchor.finish(dir.path()).unwrap();
         let (host, policy) = (dir.path().join(HOST), dir.path().join(POLICY));
         let good = (std::fs::read(&host).unwrap(), std::fs::read(&policy).unwrap());
-        let said = || Anchor::load(dir.path()).unwrap_err().to_string();
+        let said = || Anchor::load(WHO, dir.path()).unwrap_err().to_string();
 
         for bad in ["", "{}", "null", &String::from_utf8_lossy(&good.0).replace("\"v\":1", "\"v\":2")] {
             files::write_atomic(&host, bad.as_bytes()).unwrap();
@@ -321,13 +341,13 @@ mod tests {
     fn weak_keys_and_bad_policies_are_no_anchor() {
         let good = testing::policy().encode();
         let (id, key) = (testing::HOST_ID, testing::host().public().to_wire());
-        Anchor::parse(&good, id, key, 1).unwrap();
-        assert!(matches!(Anchor::parse(b"{}", id, key, 1), Err(AnchorError::Policy(_))));
+        Anchor::parse(WHO, &good, id, key, 1).unwrap();
+        assert!(matches!(Anchor::parse(WHO, b"{}", id, key, 1), Err(AnchorError::Policy(_))));
         assert!(matches!(
-            Anchor::parse(&[good.clone(), vec![b' ']].concat(), id, key, 1),
+            Anchor::parse(WHO, &[good.clone(), vec![b' ']].concat(), id, key, 1),
             Err(AnchorError::Policy(_))
         ));
         let weak = Ed25519Key::from_bytes([0; 32]);
-        assert!(matches!(Anchor::parse(&good, id, weak, 1), Err(AnchorError::Key(_))));
+        assert!(matches!(Anchor::parse(WHO, &good, id, weak, 1), Err(AnchorError::Key(_))));
     }
 }
