@@ -241,12 +241,17 @@ impl Anchor {
         self.chain.current()
     }
 
+    /// When the policy was last signed for, unix seconds: a time below which the clock's floor never is.
+    pub(crate) fn fresh_at(&self) -> u64 {
+        self.chain.fresh_at()
+    }
+
     /// What [`authz::verify::verify`] has to know. There is no log here: the warden has compared it.
-    /// `now` is the host's clock: the newest date in the chain is the floor that it is held against.
-    pub fn facts(&self, now: u64) -> HostFacts<'static> {
-        let floor = Floor::new(self.chain.fresh_at(), 0, "");
+    /// `now` is the host's clock, unix seconds, which is held against the signed floor.
+    pub fn facts(&self, floor: &Floor, now: u64) -> HostFacts<'static> {
         HostFacts {
             clock: floor.judge(now, None),
+            floor: floor.at(),
             stale: self.chain.is_stale(floor.not_before(now)),
             plans: None,
             id: self.host_id,
@@ -258,8 +263,13 @@ impl Anchor {
 
     /// The order's signatures, host, policy and times, judged by this anchor. `now` is the host's clock,
     /// unix seconds.
-    pub fn verify(&self, envelope: &protocol::Envelope, now: u64) -> Result<Authorized<Order>, Denied> {
-        authz::verify::verify(envelope, self.policy(), &self.facts(now), now)
+    pub fn verify(
+        &self,
+        envelope: &protocol::Envelope,
+        floor: &Floor,
+        now: u64,
+    ) -> Result<Authorized<Order>, Denied> {
+        authz::verify::verify(envelope, self.policy(), &self.facts(floor, now), now)
             .map_err(|refusal| Denied::new(refusal.code, refusal.why))
     }
 

@@ -188,20 +188,44 @@ impl<S: Story> Keeper<S> {
         for document in documents {
             let mut state = lock(&self.state);
             let denied = |code, why: String| Err(TakeProblem::Denied(Denied::new(code, why)));
-            let (anchor, policies) = match &mut *state {
-                State::Open { anchor, policies, .. } => (anchor, policies),
+            let (anchor, policies, ledger) = match &mut *state {
+                State::Open { anchor, policies, ledger } => (anchor, policies, ledger),
                 State::Unanchored => {
                     return denied(S::WHO.code, how_to_anchor::<S>(self.configured.as_ref()));
                 }
                 State::Closed { why, .. } => return denied(RefusalCode::Closed, why.clone()),
             };
             match policies.take(document, now) {
-                Ok(_) => *anchor = Arc::new(anchor.at(policies)),
+                Ok(_) => {
+                    *anchor = Arc::new(anchor.at(policies));
+                    ledger.signed_time(anchor.fresh_at());
+                }
                 Err(TakeError::Refused(refusal)) => return denied(refusal.code, refusal.why),
+                Err(TakeError::NoRoom(error)) => {
+                    return denied(RefusalCode::Closed, format!("{}; nothing was accepted", chain(&error)));
+                }
                 Err(TakeError::Store(error)) => return Err(TakeProblem::Disk(LedgerError::Policy(error))),
             }
         }
         Ok(())
+    }
+
+    /// Forgets nonces that signed floor and clock are long past ([`Ledger::compact`]); for once a start and once a
+    /// day. `now` is the host's clock, unix seconds. Gives how many.
+    ///
+    /// # Errors
+    /// The disk failed: [`Self::fail`] with it.
+    pub fn compact(&self, now: u64) -> Result<u64, LedgerError> {
+        match self.with_ledger(|_, ledger| ledger.compact(now)) {
+            Ok(Err(error)) if error.is_of_the_journal() => Err(error),
+            // A full disk, or a file that could not be read: there is another day.
+            Ok(Err(error)) => {
+                tracing::warn!(error = %chain(&error), "the nonce journal could not be made shorter");
+                Ok(0)
+            }
+            Ok(done) => done,
+            Err(_) => Ok(0),
+        }
     }
 
     /// The point of no return for an order's nonce.
@@ -209,13 +233,18 @@ impl<S: Story> Keeper<S> {
         let burned = self.with_ledger(|_, ledger| {
             // Asked again under the lock: two orders with one nonce may have come this far.
             match ledger.replayed(&authorized.get().nonce, authorized.op()) {
-                Some(why) => Ok(Some(why)),
+                Some(why) => Ok(Some((RefusalCode::Replay, why))),
+                // The floor may have moved since the order was checked, and nonces been forgotten by it.
+                None if authorized.get().exp <= ledger.floor().at() => Ok(Some((
+                    RefusalCode::Expired,
+                    "operators signed at a later time than its end while the order was being checked: prepare and sign a new one".to_owned(),
+                ))),
                 None => ledger.burn(authorized).map(|()| None),
             }
         });
         match burned.map_err(NotBurned::Denied)? {
             Ok(None) => Ok(()),
-            Ok(Some(why)) => Err(NotBurned::Denied(Denied::new(RefusalCode::Replay, why))),
+            Ok(Some((code, why))) => Err(NotBurned::Denied(Denied::new(code, why))),
             // A full disk: the order can come again.
             Err(error) if error.burned_nothing() => {
                 let why = format!("{}; nothing was accepted", chain(&error));
@@ -252,7 +281,7 @@ fn first_anchor<S: Story>(
     for document in documents {
         policies.take(document, now).map_err(|error| chain(&error))?;
     }
-    let ledger = Ledger::create(directory).map_err(|error| chain(&error))?;
+    let ledger = Ledger::create(directory, policies.chain().fresh_at()).map_err(|error| chain(&error))?;
     anchor.finish(directory).map_err(|error| chain(&error))?;
     Ok((policies, ledger))
 }
@@ -274,7 +303,7 @@ fn open_state<S: Story>(
         }
         Err(error) => return closed(None, &error),
     };
-    let ledger = match Ledger::open(directory, told) {
+    let ledger = match Ledger::open(directory, anchor.fresh_at(), told) {
         Ok(ledger) => ledger,
         Err(LedgerError::Journal { source: JournalError::Locked { path }, .. }) => {
             return Err(SeatError::Locked { who: S::WHO, path });

@@ -13,10 +13,13 @@ use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
+use authz::clock::Floor;
+use authz::clock::store::{FloorError, FloorStore};
 use authz::files::{self, FileError};
 use authz::journal::{JournalError, NonceJournal};
 use authz::{Authorized, Order};
 use protocol::{Nonce, Sha256};
+use rustix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +57,9 @@ pub enum LedgerError {
     /// The policy chain, which is written beside it.
     #[error(transparent)]
     Policy(authz::policy::store::ChainStoreError),
+    /// The signed floor of the clock.
+    #[error(transparent)]
+    Floor(#[from] FloorError),
     /// An order's file.
     #[error(transparent)]
     File(#[from] FileError),
@@ -79,6 +85,11 @@ impl LedgerError {
     /// Whether this error of [`Ledger::burn`] certainly burned nothing and leaves the ledger as it was.
     pub fn burned_nothing(&self) -> bool {
         matches!(self, Self::Journal { source, .. } if source.burned_nothing())
+    }
+
+    /// Whether the journal takes nothing more, so that the service has to start again.
+    pub fn is_of_the_journal(&self) -> bool {
+        matches!(self, Self::Journal { source, .. } if !source.burned_nothing())
     }
 }
 
@@ -129,6 +140,7 @@ pub struct Ledger<S> {
     journal: NonceJournal,
     jobs: Stories<S>,
     burned: BTreeSet<[u8; 16]>,
+    floor: FloorStore,
 }
 
 impl<S: Story> Ledger<S> {
@@ -151,23 +163,28 @@ impl<S: Story> Ledger<S> {
         }
     }
 
-    /// Makes or finishes an empty ledger; part of anchoring, and only without a history.
-    pub fn create(directory: &Path) -> Result<Self, LedgerError> {
+    /// Makes or finishes an empty ledger; part of anchoring, and only without a history. `signed` is the date of
+    /// the policy, unix seconds.
+    pub fn create(directory: &Path, signed: u64) -> Result<Self, LedgerError> {
         let jobs = Stories::<S>::new(directory);
         files::prepare_state_dir(&jobs.directory)?;
         let journal = NonceJournal::begin(directory).map_err(of_the_journal(S::WHO))?;
         let burned = journal.ops();
-        Ok(Self { journal, jobs, burned })
+        let floor = FloorStore::create(directory, signed, boottime(), &boot_id()?)?;
+        Ok(Self { journal, jobs, burned, floor })
     }
 
     /// Opens and verifies the ledger of an anchored service. Settles what a crash left behind; `told` says
-    /// what became of the processes of orders that were started, where that was looked into.
-    pub fn open(directory: &Path, told: &BTreeMap<Sha256, String>) -> Result<Self, LedgerError> {
+    /// what became of the processes of orders that were started, where that was looked into. `signed` is the
+    /// newest date of the policy chain, unix seconds.
+    pub fn open(directory: &Path, signed: u64, told: &BTreeMap<Sha256, String>) -> Result<Self, LedgerError> {
         let journal = NonceJournal::open(directory).map_err(of_the_journal(S::WHO))?;
         let jobs = Stories::<S>::new(directory);
         files::prepare_state_dir(&jobs.directory)?;
         let burned = journal.ops();
-        let ledger = Self { journal, jobs, burned };
+        let least = journal.compacted().latest_exp();
+        let floor = FloorStore::open(directory, signed, least, boottime(), &boot_id()?)?;
+        let ledger = Self { journal, jobs, burned, floor };
         let stages = ledger.jobs.compare(|op| ledger.knows(op))?;
         for (op, stage) in stages {
             if stage.is_accepted() && !ledger.knows(&op) {
@@ -219,7 +236,35 @@ impl<S: Story> Ledger<S> {
         let order = authorized.get();
         self.journal.burn(&order.nonce, authorized.op(), order.exp).map_err(of_the_journal(S::WHO))?;
         self.burned.insert(short(authorized.op()));
+        self.signed_time(order.nbf);
         Ok(())
+    }
+
+    /// The signed floor of the clock.
+    pub fn floor(&self) -> &Floor {
+        self.floor.floor()
+    }
+
+    /// Takes in a time that somebody trusted signed, unix seconds.
+    pub fn signed_time(&mut self, signed: u64) {
+        // On disk it may lag: what the journal forgot by it is in the journal's own tombstone.
+        if let Err(error) = self.floor.advance(signed, boottime()) {
+            tracing::warn!(error = %crate::chain(&error), "the clock's floor could not be written down; it will be tried again");
+        }
+    }
+
+    /// Forgets nonces that the signed floor and the clock are long past ([`NonceJournal::compact`]), but of no
+    /// order that the warden has not taken the end of. Gives how many. None of them can be used again: what
+    /// expired before the floor is refused, whatever the clock says.
+    pub fn compact(&mut self, now: u64) -> Result<u64, LedgerError> {
+        let open = self.jobs.list()?.iter().map(short).collect();
+        let floor = self.floor().at();
+        let forgotten = self.journal.compact(floor, now, &open).map_err(of_the_journal(S::WHO))?;
+        if forgotten > 0 {
+            tracing::info!(forgotten, "the nonce journal forgot orders that ended long ago");
+            self.burned = self.journal.ops();
+        }
+        Ok(forgotten)
     }
 
     /// The orders' files.
@@ -319,6 +364,17 @@ impl<S: Story> Stories<S> {
         }
         Ok(stages)
     }
+}
+
+/// Seconds since the machine was started, asleep or not.
+fn boottime() -> u64 {
+    u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0)
+}
+
+/// Tells boots apart.
+fn boot_id() -> Result<String, FileError> {
+    let bytes = files::read_limited(Path::new("/proc/sys/kernel/random/boot_id"), 64)?;
+    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
 }
 
 /// The journal keeps the start of an order's id.

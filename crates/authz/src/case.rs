@@ -111,6 +111,8 @@ pub struct HostFile {
     pub now: u64,
     /// What that is worth.
     pub clock: ClockWord,
+    /// Its signed floor, unix seconds.
+    pub floor: u64,
     /// Its id.
     pub id: HostId,
     /// Its key.
@@ -280,6 +282,7 @@ impl Case {
                 ClockWord::Behind => clock::State::Behind,
                 ClockWord::Suspect => clock::State::Suspect,
             },
+            floor: host.floor,
             stale: host.stale,
             plans: host.plans.as_ref().map(|plans| (&self.plans, plans.boottime_s)),
         };
@@ -301,7 +304,7 @@ mod tests {
     use super::*;
 
     const HOST: &str = concat!(
-        r#"{"judge":"order","now":1763770000,"clock":"trusted","id":"11111111111111111111111111111111","#,
+        r#"{"judge":"order","now":1763770000,"clock":"trusted","floor":1763000000,"id":"11111111111111111111111111111111","#,
         r#""key":"SHA256:B6mHEIJq5vuRlOfAosRuhiJzFfp15Cwh6oVtby2V2dI","generation":1,"stale":false,"log":null,"#,
         r#""burned":[],"plans":null,"words":[],"world":null}"#
     );
@@ -327,6 +330,8 @@ mod tests {
             ("\"stale\":false", "\"stale\":0"),
             ("\"stale\":false", "\"stale\":false,\"stale\":false"),
             ("\"stale\":false,", ""),
+            ("\"floor\":1763000000,", ""),
+            ("1763000000", "-1"),
             ("\"log\":null,", ""),
             ("\"plans\":null,", ""),
             ("\"trusted\"", "\"right\""),

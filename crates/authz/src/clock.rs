@@ -8,6 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod store;
+
 /// So far may the clock be behind the floor, seconds.
 pub const BEHIND_S: u64 = 600;
 /// So far may the clock be ahead of the floor, seconds: 400 days.
@@ -62,6 +64,12 @@ impl Floor {
     /// Unix seconds: it is certainly not earlier than this.
     pub const fn at(&self) -> u64 {
         self.at
+    }
+
+    /// Never below this time again: for what is known otherwise, as the expiries that a journal forgot.
+    #[must_use]
+    pub fn at_least(self, time: u64) -> Self {
+        Self { at: self.at.max(time), ..self }
     }
 
     /// Takes a signed time in. True when the floor moved.

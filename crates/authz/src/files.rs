@@ -73,6 +73,13 @@ impl FileError {
         Self::Io { action, path: path.to_owned(), source }
     }
 
+    /// Whether there is no room, or none that may be written to: refusing is enough, the disk did not fail.
+    pub fn is_no_room(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        matches!(self, Self::Io { source, .. }
+            if matches!(source.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem))
+    }
+
     /// Whether the file simply is not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
@@ -115,25 +122,58 @@ pub fn read_limited(path: &Path, max: u64) -> Result<Vec<u8>, FileError> {
 /// Writes a file with mode 0600 so that after a crash either the old or the new content is there:
 /// temporary file, fsync, rename, fsync of the directory.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let directory = parent(path);
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let temporary = directory.join(format!(".{name}.new"));
-    let fail = |source| FileError::io("write", path, source);
-    // A leftover of a crash has our own name and mode; anything else there is in the way.
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
-        _ => {}
+    Prepared::write(path, bytes)?.commit()
+}
+
+/// A file's new content, durable beside it: all that needs space is done, and nothing has changed yet. Gone when
+/// it is dropped.
+#[derive(Debug)]
+pub struct Prepared {
+    path: PathBuf,
+    temporary: PathBuf,
+    committed: bool,
+}
+
+impl Prepared {
+    /// The first half of [`write_atomic`].
+    ///
+    /// # Errors
+    /// Nothing has changed.
+    pub fn write(path: &Path, bytes: &[u8]) -> Result<Self, FileError> {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let temporary = parent(path).join(format!(".{name}.new"));
+        let fail = |source| FileError::io("write", path, source);
+        // A leftover of a crash has our own name and mode; anything else there is in the way.
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
+            _ => {}
+        }
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(fail)?;
+        // From here on it is removed where it fails; leaving it would only waste space that may be short.
+        let prepared = Self { path: path.to_owned(), temporary, committed: false };
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail)?;
+        Ok(prepared)
     }
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(fail)?;
-    let written =
-        file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
-    if let Err(error) = written {
-        // Nothing refers to it; leaving it would only waste space that may be short.
-        let _ = fs::remove_file(&temporary);
-        return Err(fail(error));
+
+    /// The second half: from here on the new content counts.
+    ///
+    /// # Errors
+    /// Nobody knows which content is there after a crash.
+    pub fn commit(mut self) -> Result<(), FileError> {
+        fs::rename(&self.temporary, &self.path)
+            .map_err(|source| FileError::io("write", &self.path, source))?;
+        self.committed = true;
+        sync_directory(parent(&self.path))
     }
-    sync_directory(directory)
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if !self.committed {
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
 }
 
 /// Makes a rename or a new file in the directory durable.
@@ -203,6 +243,30 @@ mod tests {
         write_atomic(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_prepared_counts_when_it_is_committed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        write_atomic(&path, b"old").unwrap();
+        drop(Prepared::write(&path, b"given up").unwrap());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let prepared = Prepared::write(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        prepared.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_a_broken_one() {
+        let said = |error: io::Error| FileError::io("write", Path::new("x"), error).is_no_room();
+        assert!(said(OpenOptions::new().write(true).open("/dev/full").unwrap().write_all(b"x").unwrap_err()));
+        for (errno, expected) in [(28, true), (122, true), (30, true), (5, false), (2, false), (13, false)] {
+            assert_eq!(said(io::Error::from_raw_os_error(errno)), expected, "{errno}");
+        }
+        assert!(!FileError::NotAFile { path: "x".into() }.is_no_room());
     }
 
     #[test]

@@ -6,7 +6,10 @@
 //! goes into checkpoints. Nothing of it is on disk: opening reads every entry anyway, and a root needs no
 //! more than 64 hashes in memory.
 //!
-//! Beside the log lies `log.head`: how many entries were acknowledged, and the hash of the last. It is
+//! Beside the log lies `log.reserve`: space that is given up when the disk is full and the end of something
+//! must be written down (`security.md` 2.9).
+//!
+//! And `log.head`: how many entries were acknowledged, and the hash of the last. It is
 //! written after the entry is durable, so a crash can leave it behind the log but never ahead; where it
 //! is ahead, acknowledged entries are missing.
 
@@ -22,6 +25,8 @@ use crate::files::{FileError, sync_directory};
 use crate::keys::PublicKey;
 use crate::merkle::{Frontier, leaf_hash};
 use crate::receipt::{Entry, Receipt, ReceiptError};
+
+mod reserve;
 
 const FILE: &str = "log.jsonl";
 const HEAD: &str = "log.head";
@@ -72,6 +77,9 @@ pub enum LogError {
         /// Where.
         path: PathBuf,
     },
+    /// There is no room; nothing was written, and the log goes on.
+    #[error("there is no room for the audit log: free some space")]
+    NoRoom(#[source] FileError),
     /// The disk failed earlier.
     #[error(
         "the audit log had a disk error and takes nothing more: restart the warden, and look at the disk"
@@ -263,16 +271,67 @@ impl AuditLog {
         }
         let mut line = serde_json::to_vec(signed).expect("two strings serialise");
         line.push(b'\n');
-        let cut = if self.torn { self.file.set_len(self.end()) } else { Ok(()) };
-        if let Err(source) =
-            cut.and_then(|()| self.file.write_all(&line)).and_then(|()| self.file.sync_data())
-        {
-            self.poisoned = true;
-            return Err(FileError::io("write", &self.path, source).into());
-        }
-        self.torn = false;
+        self.write_line(&line)?;
         self.remember(signed, line.len());
         self.write_head();
+        Ok(())
+    }
+
+    /// The same for what has happened already and must not be lost: on a full disk the reserve is given up for
+    /// it ([`Self::reserve`]).
+    pub fn append_end(&mut self, receipt: &Receipt, signed: &Signed) -> Result<(), LogError> {
+        match self.append(receipt, signed) {
+            Err(LogError::NoRoom(_)) => {}
+            other => return other,
+        }
+        reserve::release(self.directory()).map_err(|error| self.poison(error))?;
+        match self.append(receipt, signed) {
+            // It happened, and nothing tells of it: the next start writes it down.
+            Err(LogError::NoRoom(error)) => Err(self.poison(error)),
+            other => other,
+        }
+    }
+
+    /// Makes sure that there is room for the story of whatever begins next: before an order, a policy or a step
+    /// is accepted, while refusing costs nothing.
+    ///
+    /// # Errors
+    /// [`LogError::NoRoom`], and nothing has changed.
+    pub fn reserve(&self) -> Result<(), LogError> {
+        if self.poisoned {
+            return Err(LogError::Poisoned);
+        }
+        reserve::hold(self.directory())
+            .map_err(|error| if error.is_no_room() { LogError::NoRoom(error) } else { LogError::File(error) })
+    }
+
+    fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+
+    fn poison(&mut self, error: FileError) -> LogError {
+        self.poisoned = true;
+        LogError::File(error)
+    }
+
+    fn write_line(&mut self, line: &[u8]) -> Result<(), LogError> {
+        let end = self.end();
+        let cut = if self.torn {
+            self.file.set_len(end).and_then(|()| self.file.seek(SeekFrom::Start(end)).map(drop))
+        } else {
+            Ok(())
+        };
+        if let Err(source) = cut.and_then(|()| self.file.write_all(line)) {
+            let error = FileError::io("write", &self.path, source);
+            // Not synced and not acknowledged: what stands there is the trace of an unfinished write.
+            self.torn = true;
+            return Err(if error.is_no_room() { LogError::NoRoom(error) } else { self.poison(error) });
+        }
+        if let Err(source) = self.file.sync_data() {
+            let error = FileError::io("write", &self.path, source);
+            return Err(self.poison(error));
+        }
+        self.torn = false;
         Ok(())
     }
 
@@ -477,5 +536,56 @@ mod tests {
         fs::write(dir.path().join(FILE), bytes).unwrap();
         let log = AuditLog::open(dir.path(), &host(), &key().public(), |_| ()).unwrap();
         assert_eq!((log.checkpoint(), before.size), (before, 9));
+    }
+
+    /// A disk without room, as far as the log can see.
+    fn full() -> File {
+        OpenOptions::new().read(true).write(true).open("/dev/full").unwrap()
+    }
+
+    #[test]
+    fn a_full_disk_refuses_and_the_log_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = AuditLog::create(dir.path()).unwrap();
+        let entry = |log: &AuditLog| {
+            let receipt = receipt(log, log.size());
+            let signed = receipt.sign(&key());
+            (receipt, signed)
+        };
+        let (first, signed) = entry(&log);
+        log.append(&first, &signed).unwrap();
+        let real = std::mem::replace(&mut log.file, full());
+        let (second, signed) = entry(&log);
+        assert!(matches!(log.append(&second, &signed), Err(LogError::NoRoom(_))));
+        assert_eq!(log.size(), 1);
+        log.file = real;
+        log.file.write_all(b"half of what came before the disk was full").unwrap();
+        log.append(&second, &signed).unwrap();
+        assert_eq!(open(dir.path()).unwrap().size(), 2);
+    }
+
+    #[test]
+    fn what_has_happened_gets_the_reserve() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = AuditLog::create(dir.path()).unwrap();
+        let reserve = dir.path().join("log.reserve");
+        log.reserve().unwrap();
+        log.reserve().unwrap();
+        assert_eq!(fs::metadata(&reserve).unwrap().len(), reserve::LENGTH);
+        let receipt = receipt(&log, 1);
+        let signed = receipt.sign(&key());
+        log.file = full();
+        assert!(log.append(&receipt, &signed).is_err());
+        assert_eq!(fs::metadata(&reserve).unwrap().len(), reserve::LENGTH, "not for what can be refused");
+        // (This device has no length to cut back to.)
+        log.torn = false;
+        // The disk here stays full, so the reserve is of no use: that ends the log.
+        assert!(matches!(log.append_end(&receipt, &signed), Err(LogError::File(_))));
+        assert_eq!(fs::metadata(&reserve).unwrap().len(), 0);
+        assert!(matches!(log.append_end(&receipt, &signed), Err(LogError::Poisoned)));
+        assert!(matches!(log.reserve(), Err(LogError::Poisoned)));
+        // It is held again before anything is accepted.
+        open(dir.path()).unwrap().reserve().unwrap();
+        assert_eq!(fs::metadata(&reserve).unwrap().len(), reserve::LENGTH);
     }
 }

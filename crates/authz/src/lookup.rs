@@ -6,6 +6,9 @@ use crate::keys::OperatorKey;
 use crate::namespace::Namespace;
 use crate::order::Order;
 use crate::policy::{Operator, Policy};
+use crate::receipt::Signer;
+use crate::refusal::RefusalCode;
+use crate::signers::SignedBy;
 use crate::sshsig::{self, Claim, Listed, SigError};
 use crate::verify;
 
@@ -56,6 +59,44 @@ pub fn operator_of<'a>(
 /// rule, the order itself, and the protection of the guest. None where the policy lets nobody order it.
 pub fn signers_needed(order: &Order, policy: &Policy) -> Option<u32> {
     verify::needed(order, policy, policy.rule(order.kind())?, false).ok()
+}
+
+/// How far some signers are from enough for an order (V20).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Count {
+    /// Distinct operators with distinct keys, of the roles that count.
+    pub have: u32,
+    /// So many are wanted.
+    pub need: u32,
+    /// What is missing, in a host's words: too few, nobody of a role that must be among them, or one key for
+    /// two operators. None when they are enough.
+    pub missing: Option<String>,
+}
+
+/// Counts signers as a host does, with what the host's [`crate::verify::verify`] counts with. `stale` says that
+/// the last word of the policy's freshness is too old.
+///
+/// # Errors
+/// Nobody can order it, however many sign: the policy has no rule for it, protects the guest, or is too old for
+/// scripts and sessions.
+pub fn count(
+    order: &Order,
+    policy: &Policy,
+    by: &[Signatory],
+    stale: bool,
+) -> Result<Count, (RefusalCode, String)> {
+    let rule = verify::rule_of(order, policy)?;
+    let need = verify::needed(order, policy, rule, stale)?;
+    let signed: Vec<SignedBy> = by
+        .iter()
+        .map(|by| SignedBy {
+            key: by.key.clone(),
+            signer: Signer { operator: by.operator.clone(), key: by.key.fingerprint() },
+            certified: false,
+        })
+        .collect();
+    let (have, missing) = verify::check_threshold(order, policy, rule, &signed, need);
+    Ok(Count { have, need, missing })
 }
 
 /// Judges one signature over `message` as a host does: form, whose it is, mathematics, touch, and a
@@ -140,3 +181,6 @@ pub(crate) fn find<'a>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@
 use data_encoding::BASE64;
 use sha2::Digest as _;
 
-use crate::keys::{KeyError, OperatorIdentity, PublicKey, type_name};
+use crate::keys::{OperatorIdentity, PublicKey, type_name};
 use crate::namespace::Namespace;
 use crate::wire::{Damaged, nothing_left, put_string, take, take_string, take_u32};
 use protocol::Envelope;
@@ -292,10 +292,7 @@ fn public_key(blob: &[u8]) -> Result<PublicKey, SigError> {
     let key = take_string(&mut rest)?;
     nothing_left(rest)?;
     let key: [u8; 32] = key.try_into().map_err(|_| SigError::Format("key is not 32 bytes"))?;
-    PublicKey::try_from(protocol::Ed25519Key::from_bytes(key)).map_err(|error| match error {
-        KeyError::Unsupported(name) => SigError::KeyType(name),
-        _ => SigError::WeakKey,
-    })
+    PublicKey::try_from(protocol::Ed25519Key::from_bytes(key)).map_err(|_| SigError::WeakKey)
 }
 
 #[cfg(test)]

@@ -31,6 +31,9 @@ pub struct HostFacts<'a> {
     pub log: Option<LogFacts<'a>>,
     /// What its clock is worth.
     pub clock: clock::State,
+    /// The signed floor of its clock, unix seconds, and nothing less than the latest `exp` of the nonces that
+    /// its journal forgot: what expired before this is refused, whatever the clock says.
+    pub floor: u64,
     /// The last signed word that its policy is the newest is too old ([`crate::policy::chain::Chain::is_stale`]).
     pub stale: bool,
     /// The plans that it remembers, and CLOCK_BOOTTIME in seconds; none where no plans are made (the runner).
@@ -150,17 +153,13 @@ pub fn verify(
         return Err(refuse(RefusalCode::Namespace, why));
     }
     check_host(order, policy, host).map_err(|(code, why)| refuse(code, why))?;
-    let rule = policy.rule(order.kind()).ok_or_else(|| {
-        refuse(
-            RefusalCode::Kind,
-            format!("this host's policy has no rule for {}: nobody may order it", order.kind()),
-        )
-    })?;
+    let rule = rule_of(order, policy).map_err(|(code, why)| refuse(code, why))?;
     let need = needed(order, policy, rule, host.stale).map_err(|(code, why)| refuse(code, why))?;
-    check_threshold(order, policy, rule, &signers, need)
-        .map_err(|why| refuse(RefusalCode::Threshold, why))?;
+    if let (_, Some(why)) = check_threshold(order, policy, rule, &signers, need) {
+        return Err(refuse(RefusalCode::Threshold, why));
+    }
     check_binding(order, rule, host).map_err(|(code, why)| refuse(code, why))?;
-    check_clock(order, rule, now).map_err(|(code, why)| refuse(code, why))?;
+    check_clock(order, rule, host.floor, now).map_err(|(code, why)| refuse(code, why))?;
     Ok(authorized)
 }
 
@@ -221,6 +220,14 @@ fn check_host(order: &Order, policy: &Policy, host: &HostFacts<'_>) -> Result<()
     Ok(())
 }
 
+/// The policy's rule for the order.
+pub(crate) fn rule_of<'a>(order: &Order, policy: &'a Policy) -> Result<&'a Rule, (RefusalCode, String)> {
+    policy.rule(order.kind()).ok_or_else(|| {
+        let why = format!("this host's policy has no rule for {}: nobody may order it", order.kind());
+        (RefusalCode::Kind, why)
+    })
+}
+
 /// How many signers the order needs: what the rule says or the order itself, one more while the policy may be
 /// outdated, and more for a protected guest.
 pub(crate) fn needed(
@@ -254,30 +261,37 @@ pub(crate) fn needed(
     }
 }
 
-/// Rule V20: distinct operators and distinct keys, of the roles that the rule names.
-fn check_threshold(
+/// Rule V20: distinct operators and distinct keys, of the roles that the rule names. How many there are, and
+/// what is missing.
+pub(crate) fn check_threshold(
     order: &Order,
     policy: &Policy,
     rule: &Rule,
     signed: &[SignedBy],
     need: u32,
-) -> Result<(), String> {
+) -> (u32, Option<String>) {
     let (kind, roles) = (order.kind(), policy.roles_of(rule));
-    let people: BTreeSet<&HostName> = signers::people(signed, &roles)
-        .map_err(|key| format!("key {key} signed for two operators: each needs a key of their own"))?;
-    let have = people.len();
-    if have < need as usize {
-        return Err(format!("{kind} needs {need} signer(s) of role {}, this order has {have}", rule.role));
-    }
-    if !signers::each_has_one(&roles, &people) {
+    let people: BTreeSet<&HostName> = match signers::people(signed, &roles) {
+        Ok(people) => people,
+        Err(key) => {
+            let why = format!("key {key} signed for two operators: each needs a key of their own");
+            return (0, Some(why));
+        }
+    };
+    let have = u32::try_from(people.len()).unwrap_or(u32::MAX);
+    let missing = if have < need {
+        Some(format!("{kind} needs {need} signer(s) of role {}, this order has {have}", rule.role))
+    } else if !signers::each_has_one(&roles, &people) {
         let also: Vec<&str> = rule.also.iter().map(HostName::as_str).collect();
-        return Err(format!(
+        Some(format!(
             "{kind} needs a signer of role {} and another one of each of: {}; nobody counts for two of them",
             rule.role,
             also.join(", ")
-        ));
-    }
-    Ok(())
+        ))
+    } else {
+        None
+    };
+    (have, missing)
 }
 
 /// Step 12, first half: plans, and the clock of orders without one.
@@ -309,8 +323,8 @@ fn check_binding(order: &Order, rule: &Rule, host: &HostFacts<'_>) -> Result<(),
     }
 }
 
-/// Step 12, second half: the clock of standing orders.
-fn check_clock(order: &Order, rule: &Rule, now: u64) -> Result<(), (RefusalCode, String)> {
+/// Step 12, second half: the order's own times, with a plan and without one.
+fn check_clock(order: &Order, rule: &Rule, floor: u64, now: u64) -> Result<(), (RefusalCode, String)> {
     let Some(validity) = order.exp.checked_sub(order.nbf) else {
         return Err((RefusalCode::Validity, "the order expires before it begins".into()));
     };
@@ -320,6 +334,16 @@ fn check_clock(order: &Order, rule: &Rule, now: u64) -> Result<(), (RefusalCode,
             format!(
                 "the order is valid for {validity} s; this host's policy allows {} s",
                 rule.max_validity_s
+            ),
+        ));
+    }
+    // A clock that was set back must not bring back an order whose nonce the journal may have forgotten.
+    if order.exp <= floor {
+        return Err((
+            RefusalCode::Expired,
+            format!(
+                "the order expired at {}, and operators have since signed at {floor}: prepare and sign a new one",
+                order.exp
             ),
         ));
     }

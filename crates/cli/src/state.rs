@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use authz::files::{self, FileError};
 use authz::policy::PolicyError;
+use authz::policy::chain::Chain;
 use authz::policy::store::{ChainStore, ChainStoreError};
 use authz::{KeyError, Policy, SecretKey};
 use protocol::config::{ConfigError, parse_toml};
@@ -235,6 +236,17 @@ impl Home {
         let current = ChainStore::inspect(&self.root, first)?.current().clone();
         let bytes = current.document().encode();
         Ok((current, bytes))
+    }
+
+    /// Whether nobody has said for too long that the trusted policy is the newest, as far as this machine knows;
+    /// a host may have heard a later word. `now` is unix seconds.
+    pub fn policy_is_stale(&self, now: u64) -> bool {
+        let Ok((first, _)) = self.first_policy() else { return false };
+        let chain = match ChainStore::inspect(&self.root, first.clone()) {
+            Ok(store) => store.chain().clone(),
+            Err(_) => Chain::new(first),
+        };
+        chain.is_stale(now)
     }
 
     /// The policy that the operator named: everything after it is signed.

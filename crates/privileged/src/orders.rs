@@ -149,7 +149,7 @@ async fn accept(
     progress: &Progress,
 ) -> Result<Plan, PrivilegedAnswer> {
     let keeper = &service.keeper;
-    let verified = keeper.with_ledger(|anchor, _| anchor.verify(envelope, now()));
+    let verified = keeper.with_ledger(|anchor, ledger| anchor.verify(envelope, ledger.floor(), now()));
     let authorized = verified.and_then(|verified| verified).map_err(answer_of)?;
     let op = *authorized.op();
     if work.settled.contains(&op) {
@@ -177,8 +177,9 @@ async fn accept(
         .map_err(|error| closed(&error))?;
     hold::at(Point::Accepted).await;
     // An image takes its time to copy: the order's own may be over by now.
-    let again =
-        keeper.with_ledger(|anchor, _| anchor.verify(envelope, now())).and_then(|again| again.map(drop));
+    let again = keeper
+        .with_ledger(|anchor, ledger| anchor.verify(envelope, ledger.floor(), now()))
+        .and_then(|again| again.map(drop));
     let burned = again.map_err(Kept::Denied).and_then(|()| keeper.burn(&authorized));
     if let Err(kept) = burned {
         // A file that says ACCEPTED of an order that was not goes now or at the next start.

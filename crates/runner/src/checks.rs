@@ -2,6 +2,7 @@
 //! refused here can be asked again.
 
 use anchored::Anchor;
+use authz::clock::Floor;
 use authz::order::{JobParams, SessionParams};
 use authz::{Authorized, Kind, Order, Params, PublicKey, RefusalCode};
 use protocol::runner::RunnerAnswer;
@@ -26,10 +27,11 @@ impl Answer for Denied {
 pub fn verify(
     envelope: &Envelope,
     anchor: &Anchor,
+    floor: &Floor,
     wanted: Kind,
     now: u64,
 ) -> Result<Authorized<Order>, Denied> {
-    let authorized = anchor.verify(envelope, now)?;
+    let authorized = anchor.verify(envelope, floor, now)?;
     let kind = authorized.get().kind();
     if kind != wanted {
         let why = format!("this is an order of kind {kind}, and the runner was asked for {wanted}");
@@ -93,7 +95,7 @@ mod tests {
     }
 
     fn check(envelope: &Envelope, wanted: Kind) -> Result<Authorized<Order>, Denied> {
-        verify(envelope, &testing::anchor(), wanted, NOW)
+        verify(envelope, &testing::anchor(), &testing::floor(), wanted, NOW)
     }
 
     #[test]
@@ -130,7 +132,7 @@ mod tests {
         let mut other = order.clone();
         other.policy.sha256 = Sha256::of(b"x");
         assert_eq!(code(signed(&other)), "other_policy");
-        let late = verify(&good, &testing::anchor(), Kind::JobRun, order.exp + 1);
+        let late = verify(&good, &testing::anchor(), &testing::floor(), Kind::JobRun, order.exp + 1);
         assert_eq!(code(late), "expired");
     }
 

@@ -95,8 +95,9 @@ async fn accept(
     script: &[u8],
     progress: &Progress,
 ) -> Result<Accepted, NotBurned> {
-    let authorized =
-        runner.with_ledger(|anchor, _| checks::verify(envelope, anchor, Kind::JobRun, now()))??;
+    let authorized = runner.with_ledger(|anchor, ledger| {
+        checks::verify(envelope, anchor, ledger.floor(), Kind::JobRun, now())
+    })??;
     let op = *authorized.op();
     let nonce = authorized.get().nonce;
     if let Some(why) = runner.with_ledger(|_, ledger| ledger.replayed(&nonce, &op))? {

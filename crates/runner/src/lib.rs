@@ -15,6 +15,7 @@
 //! | [`jobs`] | a signed script, from request to forgotten result |
 //! | [`sessions`] | a signed session, as long as its connection |
 //! | [`engine`] | starts processes as a user and ends all of them |
+//! | [`upkeep`] | once a day: forgets old nonces |
 //! | [`server`] | the socket |
 //! | [`status`] | what is on the disk, for people |
 //!
@@ -34,6 +35,7 @@ pub mod sessions;
 pub mod status;
 #[cfg(test)]
 mod testing;
+pub mod upkeep;
 
 pub use config::RunnerConfig;
 pub use runner::{Runner, StartError};

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use runner::{Runner, RunnerConfig, StartError, chain, engine, server, status};
+use runner::{Runner, RunnerConfig, StartError, chain, engine, server, status, upkeep};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Everything that runs is killed within this time after the runner was told to end, twenty seconds at most,
@@ -79,6 +79,7 @@ async fn serve(path: &Path) -> Result<(), String> {
         tracing::info!(socket = %socket.display(), state_dir = %state_dir.display(), "ready");
         let end = tokio::select! {
             () = server::serve(&listener, &runner) => Ok(()),
+            () = upkeep::daily(runner.clone()) => Ok(()),
             why = runner.fatal() => Err(StartError::Disk(why)),
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),

@@ -186,6 +186,15 @@ impl Runner {
         }
     }
 
+    /// Forgets nonces that signed floor and clock are long past ([`anchored::keeper::Keeper::compact`]). `now` is
+    /// the host's clock, unix seconds. Gives how many.
+    pub fn compact(&self, now: u64) -> u64 {
+        self.keeper.compact(now).unwrap_or_else(|error| {
+            self.fail(&error);
+            0
+        })
+    }
+
     fn take_policies(&self, documents: &[Envelope]) -> Result<(), Denied> {
         self.keeper.take_policies(documents, now()).map_err(|problem| match problem {
             TakeProblem::Denied(denied) => denied,

@@ -71,8 +71,9 @@ pub async fn session(
 }
 
 async fn accept(runner: &Arc<Runner>, envelope: &Envelope) -> Result<(SessionSpec, SessionPlace), NotBurned> {
-    let authorized =
-        runner.with_ledger(|anchor, _| checks::verify(envelope, anchor, Kind::SessionOpen, now()))??;
+    let authorized = runner.with_ledger(|anchor, ledger| {
+        checks::verify(envelope, anchor, ledger.floor(), Kind::SessionOpen, now())
+    })??;
     let order = authorized.get();
     if let Some(why) = runner.with_ledger(|_, ledger| ledger.replayed(&order.nonce, authorized.op()))? {
         return Err(Denied::new(RefusalCode::Replay, why).into());

@@ -66,6 +66,11 @@ pub(crate) fn anchor() -> Anchor {
     Anchor::parse(WHO, &policy().encode(), HOST_ID, host().public().to_wire(), 1).unwrap()
 }
 
+/// The floor that its policy gives.
+pub(crate) fn floor() -> authz::clock::Floor {
+    authz::clock::Floor::new(NOW, 0, "boot")
+}
+
 fn order(params: Params) -> Order {
     Order {
         params,

@@ -17,7 +17,7 @@ use authz::log::{AuditLog, LogError};
 use authz::plan::PlanBook;
 use authz::receipt::Signer;
 use authz::verify::{HostFacts, LogFacts};
-use authz::{Authorized, Event, Order, Receipt};
+use authz::{Authorized, Event, Order, Receipt, Refusal, RefusalCode};
 use protocol::{Bytes, Envelope, Nonce, Sha256, Signed};
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +77,12 @@ impl LedgerError {
     /// Whether this error of [`Ledger::commit`] certainly burned nothing and leaves the ledger as it was.
     pub fn burned_nothing(&self) -> bool {
         matches!(self, Self::Journal(error) if error.burned_nothing())
+    }
+
+    /// Whether there was no room for an entry of the log, and nothing else is wrong: it was not written, and
+    /// nothing happened that it would tell of.
+    pub fn is_no_room(&self) -> bool {
+        matches!(self, Self::Log(LogError::NoRoom(_)))
     }
 
     /// Whether the journal takes nothing more, so that the warden has to start again.
@@ -317,7 +323,8 @@ impl Ledger {
         let open = read_open(&orders)?;
         let burned = journal.ops();
         seen.compare(&burned, &journal.compacted(), &open)?;
-        let policies = Policies::open(directory, identity.policy.clone(), boot_id)?;
+        let policies =
+            Policies::open(directory, identity.policy.clone(), journal.compacted().latest_exp(), boot_id)?;
         let unlogged = policies.unlogged(&seen.policies)?;
         let boot_id = boot_id.to_owned();
         let mut ledger = Self { identity, boot_id, orders, journal, log, policies, seen };
@@ -359,6 +366,7 @@ impl Ledger {
     /// also for its nonce.
     pub fn write_open(&mut self, open: &OpenOrder) -> Result<(), LedgerError> {
         if open.stage == (Stage::Verified {}) {
+            self.log.reserve()?;
             self.journal.reserve()?;
         }
         let bytes =
@@ -381,6 +389,7 @@ impl Ledger {
     pub fn with_facts<T>(&self, plans: Option<(&PlanBook, u64)>, f: impl FnOnce(&HostFacts<'_>) -> T) -> T {
         f(&HostFacts {
             clock: self.policies.clock(crate::now()),
+            floor: self.policies.floor(),
             stale: self.policies.is_stale(crate::now()),
             plans,
             id: self.identity.host_id,
@@ -397,6 +406,15 @@ impl Ledger {
 
     /// Judges a policy document; what is accepted is durable and in the log when this returns.
     pub fn take_policy(&mut self, document: &Envelope, now: u64) -> Result<Taken, LedgerError> {
+        // The chain says for itself when it has no room.
+        match self.log.reserve() {
+            Ok(()) => {}
+            Err(error @ LogError::NoRoom(_)) => {
+                let why = format!("{}; nothing was accepted", crate::warden::chain(&error));
+                return Ok(Taken::Refused(Refusal::new(RefusalCode::Closed, why)));
+            }
+            Err(error) => return Err(error.into()),
+        }
         let taken = self.policies.take(document, now)?;
         if let Taken::Accepted(Some(event)) = &taken {
             self.append(event.clone(), now)?;
@@ -429,16 +447,16 @@ impl Ledger {
     pub fn commit(&mut self, authorized: &Authorized<Order>, now: u64) -> Result<(), LedgerError> {
         let order = authorized.get();
         self.journal.burn(&order.nonce, authorized.op(), order.exp)?;
-        self.policies.signed_time(order.nbf)?;
+        self.policies.signed_time(order.nbf);
         self.log_committed(authorized.op(), order, authorized.signers(), now)
     }
 
-    /// Forgets nonces that the signed floor is long past ([`NonceJournal::compact`]), but of no order that
-    /// has not ended. Gives how many. From then on orders with an `exp` up to the floor must be refused,
-    /// whatever the clock says.
-    pub fn compact(&mut self, floor: u64, now: u64) -> Result<u64, LedgerError> {
+    /// Forgets nonces that the signed floor and the clock are long past ([`NonceJournal::compact`]), but of no
+    /// order that has not ended. Gives how many. None of them can be used again: what expired before the floor
+    /// is refused, whatever the clock says.
+    pub fn compact(&mut self, now: u64) -> Result<u64, LedgerError> {
         let open = read_open(&self.orders)?.iter().map(|order| short(&order.op)).collect();
-        Ok(self.journal.compact(floor, now, &open)?)
+        Ok(self.journal.compact(self.policies.floor(), now, &open)?)
     }
 
     /// The log's half of [`Self::commit`]; also used when a crash came between the two.
@@ -457,7 +475,13 @@ impl Ledger {
     pub fn append(&mut self, event: Event, now: u64) -> Result<Signed, LedgerError> {
         let receipt = self.receipt(Some(self.log.next_entry()), event, now);
         let signed = receipt.sign(&self.identity.host_key);
-        self.log.append(&receipt, &signed)?;
+        // What can still be refused waits for room; what has happened is written down.
+        match &receipt.event {
+            Event::Order { outcome: authz::Outcome::Refused { .. }, .. }
+            | Event::StepStarted { .. }
+            | Event::Enrolled { .. } => self.log.append(&receipt, &signed)?,
+            _ => self.log.append_end(&receipt, &signed)?,
+        }
         self.seen.visit(&receipt);
         Ok(signed)
     }

@@ -31,6 +31,7 @@
 //! | [`sessions`] | a signed session: opened by the runner, passed to the agent, watched to its end |
 //! | [`console`] | what root on the host can see without the hub |
 //! | [`questions`] | answers what changes nothing |
+//! | [`upkeep`] | once a day: forgets old nonces |
 //! | [`server`] | the socket |
 //!
 //! What is absent on purpose: no retry of a mutation, no second handover of a script, no way to skip a
@@ -62,6 +63,7 @@ pub mod server;
 pub mod sessions;
 pub mod space;
 pub mod steps;
+pub mod upkeep;
 pub mod warden;
 pub mod world;
 

@@ -10,7 +10,7 @@ use warden::identity::Identity;
 use warden::ledger::Ledger;
 use warden::policies::Policies;
 use warden::warden::chain;
-use warden::{StartError, Warden, WardenConfig, console, orders, server};
+use warden::{StartError, Warden, WardenConfig, console, orders, server, upkeep};
 
 /// The only writer on a Proxmox VE host: verifies signed orders, checks unsigned steps against the
 /// policy's bounds, carries them out once, and signs a receipt for each.
@@ -135,6 +135,7 @@ async fn serve(path: &std::path::Path) -> Result<(), String> {
         tracing::info!(socket = %config.socket.display(), state_dir = %config.state_dir.display(), "ready");
         tokio::select! {
             () = server::serve(&socket, &warden) => Ok(()),
+            () = upkeep::daily(warden.clone()) => Ok(()),
             why = warden.fatal() => Err(StartError::Disk(why)),
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),

@@ -3,10 +3,10 @@
 //! Documents come through the hub and are judged here: written before they take effect, in the log when they
 //! did. The log and the chain are compared at the start; each shows what the other one lost.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use authz::clock::{Floor, State};
-use authz::files::{self, FileError};
+use authz::clock::State;
+use authz::clock::store::{FloorError, FloorStore};
 use authz::order::{Order, PolicyRef};
 use authz::policy::chain::Accepted;
 use authz::policy::store::{ChainStore, ChainStoreError, TakeError};
@@ -25,9 +25,6 @@ use crate::privileged::PrivilegedError;
 use crate::runner::{Documents, RunnerError};
 use crate::warden::{Warden, chain};
 
-const CLOCK: &str = "clock.json";
-/// The floor on disk may be so much behind the one in memory, seconds: it need not be written for each order.
-const WRITE_EVERY_S: u64 = 600;
 /// Most documents in one request.
 const MAX_AT_ONCE: usize = 64;
 
@@ -37,9 +34,6 @@ pub enum PolicyProblem {
     /// The chain on disk.
     #[error(transparent)]
     Chain(#[from] ChainStoreError),
-    /// A file.
-    #[error(transparent)]
-    File(#[from] FileError),
     /// Log and chain differ.
     #[error(
         "the audit log says that this host took in {logged} policies and revocations, and its policy directory holds {held} or others: restore both from one backup, or start over with an empty state directory"
@@ -50,12 +44,9 @@ pub enum PolicyProblem {
         /// On disk.
         held: usize,
     },
-    /// The floor is not what we wrote.
-    #[error("{path} is damaged: remove it; the clock's floor then begins at the policy's date", path = .path.display())]
-    Clock {
-        /// Which file.
-        path: PathBuf,
-    },
+    /// The clock's floor on disk.
+    #[error(transparent)]
+    Clock(#[from] FloorError),
 }
 
 /// What became of a document.
@@ -73,47 +64,28 @@ pub enum Taken {
 #[derive(Debug)]
 pub struct Policies {
     chain: ChainStore,
-    floor: Floor,
-    written: u64,
-    path: PathBuf,
-    boot_id: String,
+    floor: FloorStore,
 }
 
 impl Policies {
     /// Begins with the policy of the enrollment.
     pub(crate) fn create(directory: &Path, first: Policy, boot_id: &str) -> Result<Self, PolicyProblem> {
         let chain = ChainStore::create(directory, first)?;
-        let path = directory.join(CLOCK);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(FileError::io("remove", &path, error).into());
-            }
-            _ => {}
-        }
-        let mut policies = Self::begin(chain, path, boot_id);
-        policies.write()?;
-        Ok(policies)
+        let floor = FloorStore::create(directory, chain.chain().fresh_at(), boottime(), boot_id)?;
+        Ok(Self { chain, floor })
     }
 
-    /// Reads the chain and judges all of it again.
-    pub(crate) fn open(directory: &Path, first: Policy, boot_id: &str) -> Result<Self, PolicyProblem> {
-        let path = directory.join(CLOCK);
-        let mut policies = Self::begin(ChainStore::open(directory, first)?, path.clone(), boot_id);
-        match files::read_limited(&path, 4_096) {
-            Ok(bytes) => {
-                policies.floor = serde_json::from_slice(&bytes).map_err(|_| PolicyProblem::Clock { path })?;
-                policies.written = policies.floor.at();
-            }
-            Err(error) if error.is_not_found() => policies.write()?,
-            Err(error) => return Err(error.into()),
-        }
-        policies.signed_time(policies.chain.chain().fresh_at())?;
-        Ok(policies)
-    }
-
-    fn begin(chain: ChainStore, path: PathBuf, boot_id: &str) -> Self {
-        let floor = Floor::new(chain.chain().fresh_at(), boottime(), boot_id);
-        Self { chain, floor, written: 0, path, boot_id: boot_id.to_owned() }
+    /// Reads the chain and judges all of it again. `least` is the latest expiry of the nonces that the journal
+    /// forgot: the floor is not below it, whatever became of its file.
+    pub(crate) fn open(
+        directory: &Path,
+        first: Policy,
+        least: u64,
+        boot_id: &str,
+    ) -> Result<Self, PolicyProblem> {
+        let chain = ChainStore::open(directory, first)?;
+        let floor = FloorStore::open(directory, chain.chain().fresh_at(), least, boottime(), boot_id)?;
+        Ok(Self { chain, floor })
     }
 
     /// The policy in force by the chain alone; changes nothing.
@@ -154,22 +126,26 @@ impl Policies {
     /// What the clock is worth.
     pub fn clock(&self, now: u64) -> State {
         // Whether the clock is synchronised only the kernel could say, and nobody asks it yet.
-        self.floor.judge(now, None)
+        self.floor.floor().judge(now, None)
     }
 
     /// Whether the last word that the policy is the newest is too old; a clock that was set back does not hide it.
     pub fn is_stale(&self, now: u64) -> bool {
-        self.chain.chain().is_stale(self.floor.not_before(now))
+        self.chain.chain().is_stale(self.floor.floor().not_before(now))
+    }
+
+    /// The signed floor, unix seconds.
+    pub fn floor(&self) -> u64 {
+        self.floor.floor().at()
     }
 
     /// Takes in a time that somebody trusted signed.
-    pub(crate) fn signed_time(&mut self, signed: u64) -> Result<(), PolicyProblem> {
-        if self.floor.advance(signed, boottime(), &self.boot_id)
-            && self.floor.at() >= self.written.saturating_add(WRITE_EVERY_S)
-        {
-            self.write()?;
+    pub(crate) fn signed_time(&mut self, signed: u64) {
+        // In memory it has moved, and on disk it may lag: what the journal forgot by it is in the journal's
+        // own tombstone. So a full disk is no reason to stop.
+        if let Err(error) = self.floor.advance(signed, boottime()) {
+            tracing::warn!(error = %chain(&error), "the clock's floor could not be written down; it will be tried again");
         }
-        Ok(())
     }
 
     /// Judges a document; what is accepted is durable when this returns.
@@ -177,16 +153,20 @@ impl Policies {
         match self.chain.take(document, now) {
             Ok(Accepted::Known) => Ok(Taken::Known),
             Ok(accepted) => {
-                self.signed_time(self.chain.chain().fresh_at())?;
+                self.signed_time(self.chain.chain().fresh_at());
                 Ok(Taken::Accepted(event(&accepted)))
             }
             Err(TakeError::Refused(refusal)) => Ok(Taken::Refused(refusal)),
+            Err(TakeError::NoRoom(error)) => {
+                let why = format!("{}; nothing was accepted", chain(&error));
+                Ok(Taken::Refused(Refusal::new(RefusalCode::Closed, why)))
+            }
             Err(TakeError::Store(error)) => Err(error.into()),
         }
     }
 
-    /// Why an order that was verified under an earlier policy, or with a key that is revoked by now, is not
-    /// carried out.
+    /// Why an order that was verified under an earlier policy or floor, or with a key that is revoked by now, is
+    /// not carried out.
     pub(crate) fn outdated(&self, order: &Order, signers: &[Signer]) -> Option<(RefusalCode, String)> {
         let policy = self.current();
         if order.policy != PolicyRef::from(policy) {
@@ -196,17 +176,13 @@ impl Policies {
             );
             return Some((RefusalCode::OtherPolicy, why));
         }
+        if order.exp <= self.floor() {
+            let why = "operators signed at a later time than its end while the order was being checked: prepare and sign a new one";
+            return Some((RefusalCode::Expired, why.to_owned()));
+        }
         let gone = signers.iter().find(|signer| policy.has_revoked(&signer.key))?;
         let why = format!("key {} was revoked while the order was being checked", gone.key);
         Some((RefusalCode::Revoked, why))
-    }
-
-    fn write(&mut self) -> Result<(), PolicyProblem> {
-        let bytes =
-            serde_json::to_vec(&self.floor).map_err(|_| PolicyProblem::Clock { path: self.path.clone() })?;
-        files::write_atomic(&self.path, &bytes)?;
-        self.written = self.floor.at();
-        Ok(())
     }
 }
 

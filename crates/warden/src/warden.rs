@@ -155,6 +155,9 @@ impl Warden {
     /// the process ends and reads again (`security.md` 2.9).
     pub(crate) fn fail(&self, error: &LedgerError) {
         let why = chain(error);
+        if error.is_no_room() {
+            return tracing::error!(%why, "nothing was accepted; the warden goes on");
+        }
         tracing::error!(%why, "disk error; the warden stops");
         let mut state = lock(&self.state);
         if let State::Open { identity, .. } = &*state {

@@ -185,6 +185,7 @@ pub(crate) fn policy(keys: Vec<Credential>) -> Fallible<Policy> {
 pub(crate) fn host() -> HostFacts<'static> {
     HostFacts {
         clock: authz::clock::State::Trusted,
+        floor: 0,
         stale: false,
         plans: None,
         id: HostId::from_bytes([2; 16]),

@@ -183,6 +183,7 @@ impl Desk {
             judge: Judge::Order,
             now: NOW,
             clock: ClockWord::Trusted,
+            floor: NOW - 700_000,
             id: order.host.id,
             key: order.host.key,
             generation: order.host.generation,

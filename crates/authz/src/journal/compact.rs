@@ -44,6 +44,12 @@ impl Compacted {
         self.burned
     }
 
+    /// The latest expiry of an order whose nonce was forgotten, unix seconds; 0 when none was. Whoever judges
+    /// orders refuses those that expire no later than this, whatever became of the floor.
+    pub fn latest_exp(&self) -> u64 {
+        self.exp
+    }
+
     /// Whether exactly these orders (the first 16 bytes of each id, each once) were forgotten: with a
     /// complete list of the orders that were ever accepted, whatever the journal lost otherwise shows.
     pub fn explains(&self, missing: impl IntoIterator<Item = [u8; 16]>) -> bool {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Policy;
 use super::chain::{Accepted, Chain};
-use crate::files::{self, FileError};
+use crate::files::{self, FileError, Prepared};
 use crate::refusal::{Refusal, RefusalCode};
 
 /// The directory below a state directory.
@@ -47,6 +47,9 @@ pub enum TakeError {
     /// By a rule; nothing was changed.
     #[error("{}", .0.why)]
     Refused(Refusal),
+    /// There is no room to write it; nothing was changed, and it can come again.
+    #[error("{0}; nothing was changed")]
+    NoRoom(FileError),
     /// It could not be written; it is not in force here. After an error of the disk it may count at the next start.
     #[error(transparent)]
     Store(#[from] ChainStoreError),
@@ -207,7 +210,8 @@ impl ChainStore {
             Accepted::Fresh(_) => {
                 let after = self.documents.len();
                 let file = FreshFile { v: 1, after, accepted_at: now, envelope: envelope.clone() };
-                write_file(&self.directory.join(FRESH), &file)?;
+                let (fresh, _) = prepare(&self.directory.join(FRESH), &file)?;
+                fresh.commit().map_err(ChainStoreError::from)?;
                 self.fresh = Some(envelope);
             }
             Accepted::Advanced { .. } | Accepted::Revoked { .. } => {
@@ -218,8 +222,11 @@ impl ChainStore {
                 }
                 let file =
                     DocumentFile { v: 1, prev: self.last, accepted_at: now, envelope: envelope.clone() };
-                let hash = write_file(&path_of(&self.directory, number), &file)?;
-                self.write_head(number, hash)?;
+                // Both need their space before either counts.
+                let (document, hash) = prepare(&path_of(&self.directory, number), &file)?;
+                let head = HeadFile { v: 1, documents: number, last: hash };
+                let (head, _) = prepare(&self.directory.join(HEAD), &head)?;
+                document.commit().and_then(|()| head.commit()).map_err(ChainStoreError::from)?;
                 self.last = hash;
                 self.documents.push(Document { envelope, accepted: accepted.clone() });
             }
@@ -288,10 +295,24 @@ fn read_file<T: serde::de::DeserializeOwned>(path: &Path) -> Result<(T, Sha256),
 }
 
 fn write_file<T: Serialize>(path: &Path, value: &T) -> Result<Sha256, ChainStoreError> {
-    let bytes = serde_json::to_vec(value)
-        .map_err(|error| ChainStoreError::Damaged { path: path.to_owned(), why: error.to_string() })?;
+    let bytes = encode(path, value)?;
     files::write_atomic(path, &bytes)?;
     Ok(Sha256::of(&bytes))
+}
+
+/// All of a write that a full disk could refuse, and the hash of what was written.
+fn prepare<T: Serialize>(path: &Path, value: &T) -> Result<(Prepared, Sha256), TakeError> {
+    let bytes = encode(path, value)?;
+    match Prepared::write(path, &bytes) {
+        Ok(prepared) => Ok((prepared, Sha256::of(&bytes))),
+        Err(error) if error.is_no_room() => Err(TakeError::NoRoom(error)),
+        Err(error) => Err(TakeError::Store(error.into())),
+    }
+}
+
+fn encode<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, ChainStoreError> {
+    serde_json::to_vec(value)
+        .map_err(|error| ChainStoreError::Damaged { path: path.to_owned(), why: error.to_string() })
 }
 
 /// The head goes first: a crash leaves a chain that is missing and not one that is shorter.

@@ -44,6 +44,23 @@ impl Forge<'_> {
     }
 }
 
+/// V1, to the last byte.
+#[test]
+fn the_longest_armor_that_is_read() {
+    let longest: Vec<u8> = (11_000..13_000)
+        .map(|length| vec![7; length])
+        .find(|blob| {
+            enarmor(blob).trim_end().len() == Envelope::MAX_ARMOR
+                || enarmor(blob).len() == Envelope::MAX_ARMOR
+        })
+        .unwrap_or_default();
+    assert!(!longest.is_empty(), "there is one of exactly that length");
+    let armored = enarmor(&longest);
+    let exact = if armored.len() == Envelope::MAX_ARMOR { armored.as_str() } else { armored.trim_end() };
+    assert_eq!(dearmor(exact), Ok(longest));
+    assert_eq!(dearmor(&format!("{exact}\n")), Err(SigError::TooLarge));
+}
+
 #[test]
 fn our_own_signatures_verify_and_bind_message_namespace_and_key() {
     let sig = alice().sign(Namespace::Op, MESSAGE);

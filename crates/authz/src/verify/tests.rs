@@ -12,6 +12,7 @@ mod credentials;
 fn host() -> HostFacts<'static> {
     HostFacts {
         clock: crate::clock::State::Trusted,
+        floor: NOW - 700_000,
         stale: false,
         plans: None,
         id: HostId::from_bytes([0x11; 16]),

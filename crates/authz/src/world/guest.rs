@@ -6,7 +6,7 @@ use protocol::refs::VolumeRef;
 use protocol::{GuestRef, RunState, SnapshotName, SnapshotRef};
 
 use super::{GuestNow, Refused, SnapshotNow, called, config_sha256, known, list, same, wrong};
-use crate::order::{Amount, Order, Params, Preconditions, VolumeOwner};
+use crate::order::{Amount, Kind, Order, Params, Preconditions, VolumeOwner};
 use crate::refusal::RefusalCode;
 
 /// The guest is the one that was meant, and nothing else works on it. Also for unsigned steps.
@@ -64,6 +64,16 @@ pub(super) fn check(order: &Order, meant: &GuestRef, seen: &GuestNow) -> Result<
     let lock = matches!(order.params, Params::GuestResume(_)).then_some(SUSPENDED);
     guest_but_for(meant, seen, lock)?;
     preconditions(&order.pre, seen)?;
+    // The whole guest goes, so every volume was signed for, also one that its identity does not name.
+    if let (Kind::GuestDestroy | Kind::GuestRestoreOver, Some(meant)) = (order.kind(), &order.pre.volumes) {
+        let now = known(&seen.volumes, "the guest's volumes")?;
+        if let Some(added) = now.iter().find(|now| !meant.iter().any(|meant| meant.volid == now.volid)) {
+            return wrong(format!(
+                "the guest has volume {} now, which was not there or not seen when the order was prepared: prepare again",
+                added.volid
+            ));
+        }
+    }
     match &order.params {
         Params::GuestStart(_) => startable(seen),
         Params::GuestResume(_) => resumable(seen),

@@ -242,6 +242,16 @@ fn any_difference_of_the_guest_refuses() {
             |g| seen(&mut g.volumes)[0].format = protocol::refs::VolumeFormat::Vmdk,
             Precondition,
         ),
+        (
+            "one volume more",
+            |o| matches!(o.kind(), Kind::GuestDestroy | Kind::GuestRestoreOver),
+            |g| {
+                let mut more = seen(&mut g.volumes)[0].clone();
+                more.volid = "local-lvm:vm-101-disk-9".parse().unwrap();
+                seen(&mut g.volumes).push(more);
+            },
+            Precondition,
+        ),
         ("volumes unread", |o| o.pre.volumes.is_some(), |g| g.volumes = unread("403"), Precondition),
         (
             "protection off",

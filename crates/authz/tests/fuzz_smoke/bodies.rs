@@ -8,6 +8,7 @@ use authz::case::{Case, Files};
 use authz::checkpoint::{Checkpoint, Origin};
 use authz::journal::NonceJournal;
 use authz::merkle::{Tree, leaf_hash};
+use authz::policy::krl;
 use authz::policy::words::Word;
 use authz::sshsig::{decode, decode_operator};
 use authz::{Namespace, OperatorKey, Order, Policy, SecretKey};
@@ -17,7 +18,7 @@ use protocol::{HostId, Note, Sha256};
 pub(crate) type Target = (&'static str, fn(&[u8]) -> bool);
 
 /// All of them. A body says whether it took the bytes.
-pub(crate) const TARGETS: [Target; 10] = [
+pub(crate) const TARGETS: [Target; 11] = [
     ("armor", armor),
     ("blob", blob),
     ("certificate", certificate),
@@ -25,6 +26,7 @@ pub(crate) const TARGETS: [Target; 10] = [
     ("payload", payload),
     ("policy", policy),
     ("word", word),
+    ("krl", krl),
     ("journal", journal),
     ("case_file", case_file),
     ("checkpoint", checkpoint),
@@ -87,6 +89,55 @@ pub(crate) fn word(bytes: &[u8]) -> bool {
         Word::Freshness(word) => word.encode(),
     };
     assert_eq!(again, bytes, "V18");
+    true
+}
+
+/// A key revocation list as OpenSSH writes it: every byte is judged, so it can be written again.
+pub(crate) fn krl(bytes: &[u8]) -> bool {
+    let Ok(krl) = krl::parse(bytes) else { return false };
+    let tagged = |kind: u8, data: &[u8]| [&[kind][..], &strings(&[data])].concat();
+    let extension =
+        |e: &krl::Extension<'_>| [strings(&[e.name.as_bytes()]), vec![0], strings(&[e.contents])].concat();
+    let part = |part: &krl::Part<'_>| match part {
+        krl::Part::Serials(all) => {
+            tagged(0x20, &all.iter().flat_map(|at| at.is.to_be_bytes()).collect::<Vec<_>>())
+        }
+        krl::Part::Range(range) => {
+            tagged(0x21, &[range.is.0.to_be_bytes(), range.is.1.to_be_bytes()].concat())
+        }
+        krl::Part::Bitmap(at) => {
+            let (first, bits) = at.is;
+            // A number: positive, so a leading bit is covered by a zero.
+            let zero: &[u8] = if bits[0] >= 0x80 { &[0] } else { &[] };
+            let bits = [zero, bits].concat();
+            tagged(0x22, &[&first.to_be_bytes()[..], &strings(&[&bits])].concat())
+        }
+        krl::Part::KeyIds(ids) => {
+            tagged(0x23, &ids.iter().flat_map(|id| strings(&[id.is.as_bytes()])).collect::<Vec<_>>())
+        }
+        krl::Part::Extension(e) => tagged(0x39, &extension(e)),
+    };
+    let section = |section: &krl::Section<'_>| match section {
+        krl::Section::Certificates { ca, parts } => {
+            let parts: Vec<u8> = parts.iter().flat_map(part).collect();
+            tagged(1, &[strings(&[ca.is.unwrap_or_default(), b""]), parts].concat())
+        }
+        krl::Section::Keys(all) => {
+            tagged(2, &all.iter().flat_map(|at| strings(&[at.is])).collect::<Vec<_>>())
+        }
+        krl::Section::Sha1(all) => {
+            tagged(3, &all.iter().flat_map(|at| strings(&[&at.is])).collect::<Vec<_>>())
+        }
+        krl::Section::Sha256(all) => {
+            tagged(5, &all.iter().flat_map(|at| strings(&[&at.is])).collect::<Vec<_>>())
+        }
+        krl::Section::Extension(e) => tagged(255, &extension(e)),
+    };
+    let numbers = [krl.version, krl.generated_at, 0].map(u64::to_be_bytes).concat();
+    let head = [b"SSHKRL\n\0".as_slice(), &1u32.to_be_bytes(), &numbers].concat();
+    let sections: Vec<u8> = krl.sections.iter().flat_map(section).collect();
+    let again = [head, strings(&[b"", krl.comment.as_bytes()]), sections].concat();
+    assert_eq!(again, bytes, "nothing is left out");
     true
 }
 

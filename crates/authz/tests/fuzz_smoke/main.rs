@@ -112,9 +112,40 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             }
             vec![std::fs::read(bodies::journal_file(folder.path())).unwrap()]
         }
+        "krl" => krls(),
         "checkpoint" => checkpoints(),
         other => panic!("no seeds for {other}"),
     }
+}
+
+/// Lists of every sort of section, alone and together.
+fn krls() -> Vec<Vec<u8>> {
+    let tagged = |kind: u8, data: &[u8]| [&[kind][..], &bodies::strings(&[data])].concat();
+    let numbers = |all: &[u64]| all.iter().flat_map(|number| number.to_be_bytes()).collect::<Vec<u8>>();
+    let key = |seed: u8| authz::SecretKey::from_seed(&[seed; 32]).public().to_wire().blob();
+    let head = [b"SSHKRL\n\0".as_slice(), &1u32.to_be_bytes(), &numbers(&[7, 1_763_000_000, 0])].concat();
+    let head = [head, bodies::strings(&[b"", b"by hand"])].concat();
+    let bitmap = [numbers(&[1000]), bodies::strings(&[&[0x01, 0x00, 0x05]])].concat();
+    let extension = [bodies::strings(&[b"bloom"]), vec![0], bodies::strings(&[b"contents"])].concat();
+    let parts = [
+        tagged(0x20, &numbers(&[3, 300, 9])),
+        tagged(0x21, &numbers(&[20, 25])),
+        tagged(0x22, &bitmap),
+        tagged(0x23, &bodies::strings(&[b"alice laptop", b"bob"])),
+    ];
+    let certificates = |ca: &[u8]| tagged(1, &[bodies::strings(&[ca, b""]), parts.concat()].concat());
+    let sections = [
+        certificates(&key(1)),
+        certificates(b""),
+        tagged(2, &bodies::strings(&[&key(2), &key(3)])),
+        tagged(3, &bodies::strings(&[&[1; 20], &[2; 20]])),
+        tagged(5, &bodies::strings(&[&[1; 32], &[2; 32]])),
+        tagged(255, &extension),
+    ];
+    let mut seeds: Vec<Vec<u8>> =
+        sections.iter().map(|section| [head.as_slice(), section].concat()).collect();
+    seeds.push([head, sections.concat()].concat());
+    seeds
 }
 
 /// The true checkpoint with each true proof after it, and others that nobody believes.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use authz::lookup::{self, Signatory};
+use authz::lookup::{self, Count, Signatory};
 use authz::plan::Plan;
 use authz::world::World;
 use authz::{Order, Policy, files};
@@ -13,7 +13,7 @@ use protocol::text::printable;
 use super::sign::{shown, signature_path};
 use super::{Context, Session, now, planned, read_order, write_new};
 use crate::args::CosignArgs;
-use crate::cosigning::{Fact, Needed, counting, facts, useless};
+use crate::cosigning::{Fact, Needed, facts, useless};
 use crate::error::{Answer, Failure};
 use crate::live;
 use crate::planned::{deadline, describe};
@@ -70,12 +70,17 @@ pub(super) async fn host_of(session: &Session, order: &Order) -> Result<Believed
     Ok(host)
 }
 
-/// What comes after signing, when `have` signatures count.
-pub(super) fn next(order: &Order, policy: Option<&Policy>, have: u32, file: &Path) -> String {
+/// What comes after signing, as far as the signers are `counted`.
+pub(super) fn next(order: &Order, counted: Option<&Count>, policy: Option<&Policy>, file: &Path) -> String {
     let file = file.display();
-    match policy.and_then(|policy| Needed::of(order, policy)) {
-        Some(Needed { signers, role }) if have < signers => format!(
-            "{have} of {signers} signatures. Next: another operator of role {role}, with {file} and its .sig files, runs\n  \
+    let role = policy.and_then(|policy| policy.rule(order.kind())).map(|rule| &rule.role);
+    match counted.zip(role) {
+        Some((Count { have, need, .. }, role)) if have < need => format!(
+            "{have} of {need} signatures. Next: another operator of role {role}, with {file} and its .sig files, runs\n  \
+             writ cosign {file}\n"
+        ),
+        Some((Count { missing: Some(missing), .. }, _)) => format!(
+            "Not enough yet: {missing}. Next: an operator of the role that is missing, with {file} and its .sig files, runs\n  \
              writ cosign {file}\n"
         ),
         _ => format!("Next: writ submit {file}\n"),
@@ -83,8 +88,8 @@ pub(super) fn next(order: &Order, policy: Option<&Policy>, have: u32, file: &Pat
 }
 
 /// What a host would say to these signatures, by the policy of this machine; nothing where they are good and
-/// enough.
-pub(super) fn forecast(order: &Order, envelope: &Envelope, policy: &Policy) -> Vec<String> {
+/// enough. `stale` says that the last word of that policy's freshness is too old.
+pub(super) fn forecast(order: &Order, envelope: &Envelope, policy: &Policy, stale: bool) -> Vec<String> {
     if order.policy.version != policy.version() || order.policy.sha256 != *policy.hash() {
         return vec![format!(
             "the order was made under policy version {} ({}), this machine trusts version {} ({})",
@@ -104,14 +109,9 @@ pub(super) fn forecast(order: &Order, envelope: &Envelope, policy: &Policy) -> V
         return bad.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();
     }
     let by: Vec<Signatory> = good.into_iter().flatten().collect();
-    let have = counting(order, policy, &by);
-    match Needed::of(order, policy) {
-        None => vec![format!("the policy of this machine lets nobody order {} there", order.kind())],
-        Some(Needed { signers, role }) if have < signers => vec![format!(
-            "{} needs {signers} signer(s) of role {role}, this order has {have}: see `writ cosign`",
-            order.kind()
-        )],
-        Some(_) => Vec::new(),
+    match lookup::count(order, policy, &by, stale) {
+        Err((_, why)) => vec![why],
+        Ok(count) => count.missing.map(|why| format!("{why}: see `writ cosign`")).into_iter().collect(),
     }
 }
 
@@ -198,9 +198,16 @@ pub(super) async fn run(ctx: &Context, args: CosignArgs) -> Result<Answer, Failu
     if let Some(why) = useless(&order, &session.policy, &by, &new) {
         return Err(Failure::other(format!("{why}; nothing was signed")));
     }
-    let have = counting(&order, &session.policy, &[by.as_slice(), std::slice::from_ref(&new)].concat());
-    if let Some(Needed { signers, role }) = Needed::of(&order, &session.policy) {
-        eprintln!("The policy wants {signers} signer(s) of role {role}; with yours there are {have}.");
+    let by = [by.as_slice(), std::slice::from_ref(&new)].concat();
+    let stale = session.home.policy_is_stale(now);
+    let count = lookup::count(&order, &session.policy, &by, stale)
+        .map_err(|(_, why)| Failure::other(format!("{why}: nothing was signed")))?;
+    if let Some(Needed { role, .. }) = Needed::of(&order, &session.policy) {
+        let (need, have) = (count.need, count.have);
+        eprintln!("The policy wants {need} signer(s) of role {role}; with yours there are {have}.");
+        if let Some(missing) = count.missing.as_ref().filter(|_| have >= need) {
+            eprintln!("They are not enough: {missing}.");
+        }
     }
     let armored = signer.sign(namespace, &bytes).await?;
     // As the host will: also what only the policy knows, such as a PIN or a certificate's longest validity.
@@ -212,7 +219,7 @@ pub(super) async fn run(ctx: &Context, args: CosignArgs) -> Result<Answer, Failu
         new.operator,
         signer.public().fingerprint(),
         output.display(),
-        next(&order, Some(&session.policy), have, &file)
+        next(&order, Some(&count), Some(&session.policy), &file)
     )))
 }
 

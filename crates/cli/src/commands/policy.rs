@@ -121,6 +121,9 @@ pub(super) async fn follow(ctx: &Context, session: &mut Session) -> Result<(), F
                 ));
             }
             Err(authz::policy::store::TakeError::Refused(_)) => {}
+            Err(error @ authz::policy::store::TakeError::NoRoom(_)) => {
+                return Err(Failure::other(error.to_string()));
+            }
             Err(authz::policy::store::TakeError::Store(error)) => return Err(StateError::from(error).into()),
         }
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use authz::Order;
+use authz::lookup::{self, Signatory};
 use protocol::Sha256;
 
 use super::cosign::next;
@@ -72,11 +73,16 @@ pub(super) async fn sign(ctx: &Context, args: SignArgs) -> Result<Answer, Failur
     if let Some(policy) = &policy {
         ctx.note_useless(policy, &key, namespace);
     }
+    let counted = policy.as_ref().and_then(|policy| {
+        let operator = lookup::operator_of(&key.public().claim(), policy, namespace).ok()?;
+        let by = Signatory { operator: operator.name.clone(), key: key.public().key().clone() };
+        lookup::count(&order, policy, &[by], home.policy_is_stale(now())).ok()
+    });
     write_new(&output, key.sign(namespace, &bytes).await?.as_bytes(), args.force)?;
     Ok(Answer::ok(format!(
         "Signed with {} for {namespace}: {}\n{}",
         key.public().fingerprint(),
         output.display(),
-        next(&order, policy.as_ref(), 1, &args.order)
+        next(&order, counted.as_ref(), policy.as_ref(), &args.order)
     )))
 }

@@ -35,7 +35,8 @@ pub(super) async fn run(ctx: &Context, args: SubmitArgs) -> Result<Answer, Failu
     let sigs = signatures(&args)?;
     let envelope = Envelope::new(payload.into(), sigs);
     // It is sent all the same: the host decides, and its refusal is signed.
-    for why in readable.iter().flat_map(|order| forecast(order, &envelope, &session.policy)) {
+    let stale = session.home.policy_is_stale(now());
+    for why in readable.iter().flat_map(|order| forecast(order, &envelope, &session.policy, stale)) {
         ctx.note(&format!("note: the host will refuse: {why}"));
     }
     if let Some(why) = readable.as_ref().and_then(|order| crate::planned::too_late(order, now())) {

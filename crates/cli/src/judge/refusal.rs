@@ -2,11 +2,11 @@
 //! host's genuine refusal of the rest, and deliver the real order later: a refusal burns no nonce,
 //! so only a used nonce or the order's own end of validity makes it harmless.
 
+use authz::lookup::SignatureError;
 use authz::verify::CLOCK_SKEW_S;
 use authz::{Namespace, Order, Outcome, Policy, Receipt, RefusalCode, lookup};
 use protocol::{Envelope, HostName, Sha256};
 
-use crate::cosigning::{Needed, counting};
 use crate::text::utc;
 
 /// What is still to be feared of an order that a host refused.
@@ -18,6 +18,9 @@ pub struct Aftermath {
     pub valid_until: Option<u64>,
     /// The host complains about signatures that are good by the policy of this machine.
     pub altered: bool,
+    /// By the policy of this machine a key that signed it is revoked, and the other signatures are not enough;
+    /// true when the host said so too.
+    pub revoked: Option<bool>,
     /// Its nonce was used before, and no receipt here says how that ended.
     pub used_before: bool,
 }
@@ -39,7 +42,9 @@ impl Aftermath {
         if success_known {
             return Self { altered, ..Self::default() };
         }
+        let revoked = envelope.is_some_and(|envelope| lost_its_signers(envelope, policy));
         Self {
+            revoked: revoked.then_some(*code == RefusalCode::Revoked),
             still_valid: !matches!(code, RefusalCode::Replay | RefusalCode::Expired),
             valid_until: envelope.and_then(|e| Order::decode(&e.payload.0).ok()).map(|order| order.exp),
             altered,
@@ -52,6 +57,16 @@ impl Aftermath {
         let mut said = Vec::new();
         match self.valid_until {
             _ if !self.still_valid => {}
+            _ if self.revoked == Some(true) => said.push(
+                "its signing key is revoked, and the host knows it: with the signatures that are known here it is never carried out"
+                    .to_owned(),
+            ),
+            Some(exp) if self.revoked == Some(false) && now <= exp.saturating_add(CLOCK_SKEW_S) => {
+                said.push(format!(
+                    "its signing key is revoked: the host carries it out only if it hears of that after {} or not at all; see `writ policy status`",
+                    utc(now)
+                ));
+            }
             // The host's clock decides; by ours it is over.
             Some(exp) if now > exp.saturating_add(CLOCK_SKEW_S) => said.push(format!(
                 "this refusal was not its end: it was valid until {}, and whoever held it, the hub too, could deliver it again until then; see `writ receipts {host}`",
@@ -122,8 +137,27 @@ fn is_well_signed(envelope: &Envelope, policy: &Policy) -> bool {
         return false;
     }
     let Ok(by) = envelope.sigs.iter().map(judge).collect::<Result<Vec<_>, _>>() else { return false };
-    let needed = order.as_ref().and_then(|order| Some((order, Needed::of(order, policy)?)));
-    needed.is_none_or(|(order, needed)| counting(order, policy, &by) >= needed.signers)
+    // Whether the host's policy is outdated nobody knows here: one more is asked for only there.
+    let counted = order.as_ref().and_then(|order| lookup::count(order, policy, &by, false).ok());
+    counted.is_none_or(|count| count.missing.is_none())
+}
+
+/// Whether a signature of it is by a key that is revoked since, and without those it has too few. (Without them:
+/// whoever holds an order can leave signatures out.)
+fn lost_its_signers(envelope: &Envelope, policy: &Policy) -> bool {
+    let Ok(order) = Order::decode(&envelope.payload.0) else { return false };
+    let judge = |armored: &String| {
+        lookup::judge(armored, order.kind().namespace(), &envelope.payload.0, policy, order.nbf)
+    };
+    let judged: Vec<_> = envelope.sigs.iter().take(Envelope::MAX_SIGNATURES).map(judge).collect();
+    let revoked = |found: &Result<_, SignatureError>| matches!(found, Err(SignatureError::Revoked { .. }));
+    if !judged.iter().any(revoked) {
+        return false;
+    }
+    let left: Vec<_> = judged.into_iter().flatten().collect();
+    // The policy that the order was made under may have asked for less than this one.
+    let members = lookup::count(&Order { min_signers: 1, ..order }, policy, &left, false);
+    left.is_empty() || members.is_ok_and(|count| count.missing.is_some())
 }
 
 #[cfg(test)]
@@ -168,6 +202,34 @@ mod tests {
         // A used nonce is the one thing that disarms it.
         let used = Aftermath::of(&refused(RefusalCode::Busy), &good.id(), Some(&good), &policy(), true);
         assert_eq!(used, Aftermath::default());
+    }
+
+    /// Who lost a key revokes it; an order that only this key signed is not to be feared any more.
+    #[test]
+    fn an_order_whose_key_is_revoked_is_not_still_valid() {
+        let order = order();
+        let good = signed_by(order.encode(), &[alice()]);
+        let mut document = policy().document().clone();
+        document.operators[0].keys.push(mallory().public().into());
+        let with_two = Policy::decode(&document.encode()).unwrap();
+        document.revoked.push(alice().public().fingerprint());
+        let policy = Policy::decode(&document.encode()).unwrap();
+        let after = |code, envelope: &Envelope, policy: &Policy| {
+            let after = Aftermath::of(&refused(code), &envelope.id(), Some(envelope), policy, false);
+            (after.revoked, after.sentences(&name("web1"), NOW).join("; "))
+        };
+        let (revoked, said) = after(RefusalCode::Revoked, &good, &policy);
+        assert_eq!(revoked, Some(true));
+        assert!(!said.contains("STILL VALID") && said.contains("the host knows"), "{said}");
+        let (revoked, said) = after(RefusalCode::Busy, &good, &policy);
+        assert_eq!(revoked, Some(false), "it was refused for another reason, before the host heard of it");
+        assert!(!said.contains("STILL VALID") && said.contains("only if"), "{said}");
+        // Another signature is enough, or the host blames a key that is in order here.
+        let both = signed_by(order.encode(), &[alice(), mallory()]);
+        for (envelope, policy) in [(&both, &policy), (&good, &with_two)] {
+            let (revoked, said) = after(RefusalCode::Revoked, envelope, policy);
+            assert!(revoked.is_none() && said.contains("STILL VALID until"), "{said}");
+        }
     }
 
     #[test]

@@ -402,3 +402,60 @@ async fn waiting_for_news_of_an_order_ends_with_the_news() {
     let ((status, view), ()) = tokio::join!(waiting, end);
     assert_eq!((status, &view["version"]), (StatusCode::OK, &json!(2)));
 }
+
+/// The hub judges no policy, but what no host could read it does not take either.
+#[tokio::test]
+async fn hostile_policy_documents_are_refused_and_store_nothing() {
+    let hub = TestHub::new().await;
+    let token = hub.login(&alice()).await;
+    let path = "/api/v1/policy";
+    let good = Envelope::new(b"policy".to_vec().into(), vec!["s".to_owned()]);
+    let json = |envelope: &Envelope| serde_json::to_vec(envelope).unwrap();
+    let text = String::from_utf8(json(&good)).unwrap();
+    let with = |payload: usize, sigs: Vec<String>| json(&Envelope::new(vec![b'x'; payload].into(), sigs));
+    let sig = |length: usize| vec!["s".repeat(length)];
+    let cases: Vec<(&str, Vec<u8>, u16, &str)> = vec![
+        ("nothing", vec![], 400, "bad_request"),
+        ("no JSON", b"policy".to_vec(), 400, "bad_request"),
+        ("no UTF-8", vec![0xff, 0xfe], 400, "bad_request"),
+        ("deep", "[".repeat(100_000).into(), 400, "bad_request"),
+        ("a list", b"[]".to_vec(), 400, "bad_request"),
+        ("no fields", b"{}".to_vec(), 400, "bad_request"),
+        ("unknown field", text.replacen('{', "{\"n\":1,", 1).into(), 400, "bad_request"),
+        ("a field twice", text.replacen('{', "{\"sigs\":[],", 1).into(), 400, "bad_request"),
+        ("bytes after it", format!("{text}{text}").into(), 400, "bad_request"),
+        (
+            "payload no base64",
+            text.replacen("\"payload\":\"", "\"payload\":\"!", 1).into(),
+            400,
+            "bad_request",
+        ),
+        ("cut", text[..text.len() - 2].into(), 400, "bad_request"),
+        ("too large a body", vec![b'['; request::MAX_BODY + 1], 413, "too_large"),
+        ("empty payload", with(0, sig(1)), 422, "bad_order"),
+        ("too large a payload", with(65_537, sig(1)), 422, "bad_order"),
+        ("unsigned", with(1, vec![]), 422, "bad_order"),
+        ("nine signatures", with(1, vec!["s".into(); 9]), 422, "bad_order"),
+        ("an empty signature", with(1, sig(0)), 422, "bad_order"),
+        ("too long a signature", with(1, sig(16_385)), 422, "bad_order"),
+        ("sealed", json(&Envelope { sealed: Some(vec![1].into()), ..good.clone() }), 422, "bad_order"),
+    ];
+    let post = async |body: Vec<u8>| {
+        let request = Request::builder()
+            .method("POST")
+            .uri(path)
+            .header("authorization", format!("Bearer {token}"))
+            .body(Body::from(body))
+            .unwrap();
+        hub.send(request).await
+    };
+    for (what, body, status, code) in cases {
+        let (got, failure) = post(body).await;
+        assert_eq!((got.as_u16(), failure["code"].as_str()), (status, Some(code)), "{what}: {failure}");
+    }
+    let (_, view) = hub.call(Method::GET, path, Some(&token), Value::Null).await;
+    assert_eq!(view["documents"], json!([]));
+    // The largest that a host would read.
+    let (status, stored) = post(with(65_536, vec!["s".repeat(16_384); 8])).await;
+    assert_eq!((status, &stored["n"]), (StatusCode::OK, &json!(1)));
+}

@@ -290,3 +290,56 @@ async fn a_database_of_the_first_version_is_taken_over() {
         "772683f6e99484fcda108b9e9a7673dc17e504544a50ca875dbe737868f5feb4"
     );
 }
+
+fn document(n: u32) -> Envelope {
+    Envelope::new(n.to_be_bytes().to_vec().into(), vec!["s".to_owned()])
+}
+
+/// As many as there may be, of so many bytes each; their places begin at 1.
+async fn filled_with_policies(store: &Store, count: i64, length: i64) {
+    sqlx::query(
+        "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < $1) \
+         INSERT INTO policy_documents SELECT n, randomblob(32), zeroblob($2), '[\"s\"]', 'alice', 1 FROM numbers",
+    )
+    .bind(count)
+    .bind(length)
+    .execute(&store.write)
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_policy_document_keeps_its_place_and_bytes() {
+    let hub = TestHub::new().await;
+    let (store, alice) = (&hub.app.store, "alice".parse().unwrap());
+    for (n, expected) in [(7, 1), (8, 2), (7, 1), (9, 3), (8, 2)] {
+        assert_eq!(store.put_policy_document(&document(n), &alice, 5).await.unwrap(), expected);
+    }
+    // With another signature it is another document: the first may have had too few.
+    let cosigned = Envelope { sigs: vec!["s".into(), "t".into()], ..document(7) };
+    assert_eq!(store.put_policy_document(&cosigned, &alice, 5).await.unwrap(), 4);
+    let held = store.policy_documents().await.unwrap();
+    let places: Vec<_> = held.iter().map(|held| (held.n, &held.envelope)).collect();
+    assert_eq!(places, [(1, &document(7)), (2, &document(8)), (3, &document(9)), (4, &cosigned)]);
+    assert_eq!(store.policy_document_after(2).await.unwrap().unwrap().envelope, document(9));
+    assert_eq!(store.policy_document_after(4).await.unwrap(), None);
+    assert_eq!(store.policy_document_after(u64::MAX).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_flood_of_policy_documents_is_bounded_by_number_and_bytes() {
+    let alice = "alice".parse().unwrap();
+    for (count, length) in [(4_095, 10), (511, 65_536)] {
+        let hub = TestHub::new().await;
+        let store = &hub.app.store;
+        filled_with_policies(store, count, length).await;
+        let last = Envelope::new(vec![b'x'; 65_536].into(), vec!["s".to_owned()]);
+        assert_eq!(store.put_policy_document(&last, &alice, 5).await.unwrap(), count.unsigned_abs() + 1);
+        let more = store.put_policy_document(&document(1), &alice, 5).await;
+        assert!(matches!(more, Err(PolicyStoreError::Full)), "{count}");
+        // What it has it still knows, and hands on.
+        assert_eq!(store.put_policy_document(&last, &alice, 5).await.unwrap(), count.unsigned_abs() + 1);
+        let after = store.policy_document_after(count.unsigned_abs()).await.unwrap();
+        assert_eq!(after.unwrap().envelope, last);
+    }
+}

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
-use authz::journal::RECORD;
+use authz::files::layer::Disk;
+use authz::journal::{AGE, FLOOR_MARGIN, NonceJournal, RECORD};
 use authz::{Authorized, Kind, Order};
 use protocol::Nonce;
 
@@ -10,7 +11,8 @@ use crate::testing::{self, NOW};
 fn authorized(nonce: u8) -> Authorized<Order> {
     let mut order = testing::job(b"true\n");
     order.nonce = Nonce::from_bytes([nonce; 16]);
-    crate::checks::verify(&testing::sign(&order), &testing::anchor(), Kind::JobRun, NOW).unwrap()
+    crate::checks::verify(&testing::sign(&order), &testing::anchor(), &testing::floor(), Kind::JobRun, NOW)
+        .unwrap()
 }
 
 /// Something that ran in another boot, so that nothing can be killed by it.
@@ -35,12 +37,12 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        drop(Ledger::create(dir.path()).unwrap());
+        drop(Ledger::create(dir.path(), NOW).unwrap());
         Self { dir }
     }
 
     fn open(&self) -> Result<Ledger, LedgerError> {
-        Ledger::open(self.dir.path(), &BTreeMap::new())
+        Ledger::open(self.dir.path(), NOW, &BTreeMap::new())
     }
 
     fn journal(&self) -> PathBuf {
@@ -65,7 +67,14 @@ fn a_burned_nonce_stays_burned() {
     let (one, same_nonce) = (authorized(1), {
         let mut order = testing::job(b"false\n");
         order.nonce = Nonce::from_bytes([1; 16]);
-        crate::checks::verify(&testing::sign(&order), &testing::anchor(), Kind::JobRun, NOW).unwrap()
+        crate::checks::verify(
+            &testing::sign(&order),
+            &testing::anchor(),
+            &testing::floor(),
+            Kind::JobRun,
+            NOW,
+        )
+        .unwrap()
     });
     let nonce = one.get().nonce;
     let mut ledger = rig.open().unwrap();
@@ -105,7 +114,7 @@ fn an_interrupted_script_is_settled_once() {
 
     let told = kill_leftovers(rig.dir.path());
     assert_eq!(told.keys().collect::<Vec<_>>(), [&ops[3]]);
-    let ledger = Ledger::open(rig.dir.path(), &told).unwrap();
+    let ledger = Ledger::open(rig.dir.path(), NOW, &told).unwrap();
     let read = |op: &Sha256| ledger.jobs().read(op).unwrap();
     assert_eq!(read(&ops[0]), None, "it may come again");
     assert!(matches!(read(&ops[1]), Some(Stage::NotStarted { why }) if why.contains("before it started")));
@@ -220,22 +229,70 @@ fn an_interrupted_beginning_is_finished_and_a_history_is_not_a_beginning() {
         let rig = Rig::new();
         std::fs::write(rig.journal(), trace).unwrap();
         assert!(!Ledger::has_history(rig.dir.path()).unwrap());
-        let mut ledger = Ledger::create(rig.dir.path()).unwrap();
+        let mut ledger = Ledger::create(rig.dir.path(), NOW).unwrap();
         ledger.burn(&authorized(1)).unwrap();
         drop(ledger);
         assert!(Ledger::has_history(rig.dir.path()).unwrap());
         assert!(rig.open().unwrap().knows(authorized(1).op()));
     }
     let rig = Rig::new();
-    drop(Ledger::create(rig.dir.path()).unwrap());
+    drop(Ledger::create(rig.dir.path(), NOW).unwrap());
     assert!(!Ledger::has_history(rig.dir.path()).unwrap(), "begun twice is begun");
     std::fs::write(rig.journal(), [0; RECORD + 1]).unwrap();
     assert!(Ledger::has_history(rig.dir.path()).unwrap(), "damaged, and there was something");
-    assert!(Ledger::create(rig.dir.path()).is_err());
+    assert!(Ledger::create(rig.dir.path(), NOW).is_err());
 
     let rig = Rig::new();
     rig.open().unwrap().jobs().write(authorized(1).op(), &ended()).unwrap();
     std::fs::remove_file(rig.journal()).unwrap();
     assert!(Ledger::has_history(rig.dir.path()).unwrap());
     assert!(!Ledger::has_history(&rig.dir.path().join("nowhere")).unwrap());
+}
+
+/// The floor follows what operators sign and survives; what the journal forgot by it stays refused.
+#[test]
+fn forgotten_nonces_cannot_be_used_again() {
+    let rig = Rig::new();
+    // The same beginning in segments of two nonces.
+    std::fs::remove_file(rig.journal()).unwrap();
+    let orders: Vec<_> = (1..=5).map(authorized).collect();
+    let mut journal = NonceJournal::create_on(Box::new(Disk), rig.dir.path(), 3).unwrap();
+    for order in &orders {
+        journal.burn(&order.get().nonce, order.op(), order.get().exp).unwrap();
+    }
+    drop(journal);
+    let mut ledger = rig.open().unwrap();
+    let exp = orders[0].get().exp;
+    assert_eq!(ledger.floor().at(), NOW, "the orders began before the policy's date");
+    ledger.signed_time(NOW + 1_000);
+    assert_eq!(ledger.floor().at(), NOW + 1_000);
+    assert_eq!(ledger.compact(u64::MAX).unwrap(), 0, "the clock alone forgets nothing");
+    drop(ledger);
+    assert_eq!(rig.open().unwrap().floor().at(), NOW + 1_000, "it is kept");
+
+    let clock = rig.dir.path().join("clock.json");
+    let floor = exp + FLOOR_MARGIN + 1;
+    std::fs::write(&clock, format!(r#"{{"at":{floor},"since":0,"boot_id":"earlier"}}"#)).unwrap();
+    let mut ledger = rig.open().unwrap();
+    ledger.jobs().write(orders[0].op(), &ended()).unwrap();
+    assert_eq!(ledger.compact(u64::MAX).unwrap(), 0, "its end is still to be told");
+    ledger.jobs().remove(orders[0].op()).unwrap();
+    assert_eq!(ledger.compact(exp + AGE).unwrap(), 0, "not old enough");
+    assert_eq!(ledger.compact(exp + AGE + 1).unwrap(), 4);
+    assert!(!ledger.knows(orders[0].op()) && ledger.knows(orders[4].op()));
+    drop(ledger);
+
+    std::fs::remove_file(&clock).unwrap();
+    let ledger = rig.open().unwrap();
+    assert_eq!(ledger.replayed(&orders[0].get().nonce, orders[0].op()), None, "forgotten");
+    let mut order = testing::job(b"true\n");
+    order.nonce = Nonce::from_bytes([1; 16]);
+    let again = crate::checks::verify(
+        &testing::sign(&order),
+        &testing::anchor(),
+        ledger.floor(),
+        Kind::JobRun,
+        order.nbf,
+    );
+    assert_eq!(again.unwrap_err().code, "expired");
 }

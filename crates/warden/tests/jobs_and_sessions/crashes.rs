@@ -35,6 +35,7 @@ fn authorize(rig: &Rig, envelope: &Envelope) -> Authorized<Order> {
     let identity = rig.identity();
     let host = HostFacts {
         clock: authz::clock::State::Trusted,
+        floor: 0,
         stale: false,
         plans: None,
         id: identity.host_id,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use authz::files::layer::Disk;
-use authz::journal::{NonceJournal, RECORD};
+use authz::journal::{AGE, FLOOR_MARGIN, NonceJournal, RECORD};
 use authz::{Order, RefusalCode};
 use protocol::Envelope;
 use protocol::local::WardenAnswer;
@@ -77,10 +77,36 @@ async fn a_compacted_journal_is_in_step_with_the_log_and_a_loss_still_shows() {
         }
         drop(journal);
         let mut ledger = opened_alone(state);
-        assert_eq!(ledger.compact(0, u64::MAX).unwrap(), 0, "the floor decides, not the clock");
-        assert_eq!(ledger.compact(u64::MAX, u64::MAX).unwrap(), 4);
+        assert_eq!(ledger.compact(u64::MAX).unwrap(), 0, "the floor decides, not the clock");
+        let exps: Vec<u64> =
+            envelopes.iter().map(|envelope| Order::decode(&envelope.payload.0).unwrap().exp).collect();
+        let (first, last) = (*exps.iter().min().unwrap(), *exps.iter().max().unwrap());
+        assert!(ledger.policies().floor() < first);
+        drop(ledger);
+        // What operators signed since then, as it is on disk.
+        let clock = state.join("clock.json");
+        let floor = last + FLOOR_MARGIN + 1;
+        std::fs::write(&clock, format!(r#"{{"at":{floor},"since":0,"boot_id":"earlier"}}"#)).unwrap();
+        let mut ledger = opened_alone(state);
+        assert_eq!(ledger.compact(first + AGE).unwrap(), 0, "and the clock decides too");
+        assert_eq!(ledger.compact(last + AGE + 1).unwrap(), 4);
         drop(ledger);
         drop(opened_alone(state));
+
+        // No forgotten nonce can be used again: not with a clock that was set back, and not when the floor's
+        // own file is gone.
+        std::fs::remove_file(&clock).unwrap();
+        for _ in 0..2 {
+            let ledger = opened_alone(state);
+            for envelope in &envelopes[..4] {
+                let order = Order::decode(&envelope.payload.0).unwrap();
+                assert_eq!(ledger.replayed(&order.nonce, &envelope.id()), None, "forgotten");
+                let policy = ledger.policies().current();
+                let judged =
+                    ledger.with_facts(None, |host| authz::verify::verify(envelope, policy, host, order.nbf));
+                assert_eq!(judged.unwrap_err().code, RefusalCode::Expired);
+            }
+        }
 
         let path = state.join("nonces-000003.seg");
         let good = std::fs::read(&path).unwrap();

@@ -236,3 +236,34 @@ async fn a_crash_between_document_and_log_is_completed() {
     let rig = rig.restart().await;
     assert_eq!(rig.log().len(), 1);
 }
+
+/// Without room nothing is accepted, and nothing ends: the hub may bring it again and again.
+#[tokio::test]
+async fn a_full_disk_refuses_policies_and_orders_and_the_warden_goes_on() {
+    let rig = Rig::start().await;
+    let two = signed(second(&rig.first()).encode(), &[&rig.alice]);
+    let job = rig.job(SCRIPT);
+    // A file that takes no byte: the space that is held for the end of what begins.
+    let full = || {
+        let reserve = rig.dir.path().join("state/log.reserve");
+        let _ = std::fs::remove_file(&reserve);
+        std::os::unix::fs::symlink("/dev/full", reserve).unwrap();
+    };
+    for _ in 0..2 {
+        full();
+        assert_eq!(rig.offer(std::slice::from_ref(&two)).await, (1, vec!["closed".into()]));
+        full();
+        let (receipt, states) = rig.submit(&job).await;
+        assert_eq!((code(&receipt), states.len()), (RefusalCode::Closed, 1), "{states:?}");
+    }
+    assert_eq!(rig.warden.status().closed, None);
+    assert_eq!(rig.inspect().0, 0, "no nonce was burned");
+    // There is room again.
+    rig.runner.plan("job", crate::jobs::good_run().into_iter().map(crate::fake_runner::Act::Say).collect());
+    let (receipt, _) = rig.submit(&job).await;
+    assert!(matches!(receipt.order_outcome(), Some((_, outcome)) if outcome.is_success()), "{receipt:?}");
+    assert_eq!(rig.inspect().0, 1);
+    assert_eq!(rig.offer(&[two]).await, (2, vec!["accepted".into()]));
+    let rig = rig.restart().await;
+    assert_eq!(rig.warden.status().enrolled.unwrap().policy_version, 2);
+}

@@ -1,8 +1,8 @@
 //! Classes beyond the catalogue: what must be accepted, and what the policy asks for besides.
 
 use authz::RefusalCode::{
-    Clock, Kind as NoKind, Namespace as OtherNamespace, NeedsPlan, NotEnrolled, Protected, Stale, Threshold,
-    Unsigned,
+    Clock, Expired, Kind as NoKind, Namespace as OtherNamespace, NeedsPlan, NotEnrolled, Protected, Stale,
+    Threshold, Unsigned,
 };
 use authz::case::ClockWord;
 use authz::order::Order;
@@ -35,6 +35,9 @@ pub(super) fn classes() -> Vec<Class> {
         certified.push(cert.accept("V15", &format!("a certificate for {}", subject.name())));
     }
     let clock = |word: ClockWord| Desk::new().but(|desk| desk.host.clock = word);
+    // The floor at so many seconds after the order's end.
+    let floor =
+        |after: i64| Desk::new().but(|desk| desk.host.floor = desk.order.exp.saturating_add_signed(after));
     let stale = Desk::new().but(|desk| desk.host.stale = true);
     let (a, b) = (Key::ed25519(), Key::seeded(0xb0));
     let of = |golden: &[u8]| Desk::new().but(|desk| desk.order = Order::decode(golden).unwrap());
@@ -71,6 +74,20 @@ pub(super) fn classes() -> Vec<Class> {
                 ),
                 alice(&clock(ClockWord::Suspect).planned(|_| {})).accept("2.8", "a plan needs no clock"),
                 alice(&clock(ClockWord::Behind).planned(|_| {})).accept("2.8", "a plan needs no clock"),
+            ],
+        ),
+        class(
+            "signed-floor",
+            vec![
+                alice(&floor(-1)).accept("2.9", "a second after the floor"),
+                alice(&floor(0)).refuse(Expired, "2.9", "at the floor"),
+                alice(&floor(0).planned(|_| {})).refuse(Expired, "2.9", "at the floor, with a plan"),
+                alice(&floor(172_801).but(|desk| desk.host.now = 0).planned(|_| {})).refuse(
+                    Expired,
+                    "2.9",
+                    "far before the floor, and the clock was set back",
+                ),
+                alice(&floor(i64::MAX)).refuse(Expired, "2.9", "the floor at the end of time"),
             ],
         ),
         class(

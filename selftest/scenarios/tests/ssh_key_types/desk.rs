@@ -136,6 +136,7 @@ pub(crate) fn ours(policy: &Policy, sig: &[u8], message: &[u8]) -> Result<(), (R
     let envelope = Envelope::new(message.to_vec().into(), vec![sig.to_owned()]);
     let host = HostFacts {
         clock: authz::clock::State::Trusted,
+        floor: 0,
         stale: false,
         plans: None,
         id: HostId::from_bytes([0xee; 16]),

@@ -286,6 +286,7 @@ fn freshness_runs_out_and_comes_back() {
     // Older ones change nothing, replays neither, and the far future is no way out.
     assert_eq!(chain.accept(&fresh(&chain.clone(), NOW - 5, &[alice()]), NOW).unwrap(), Accepted::Known);
     assert_eq!(chain.accept(&fresh(&chain.clone(), NOW, &[helpdesk()]), NOW).unwrap(), Accepted::Known);
+    assert_eq!(AHEAD_S, 86_400, "a day");
     assert_eq!(code(&chain, &fresh(&chain, NOW + AHEAD_S + 1, &[alice()])), RefusalCode::TooEarly);
     assert_eq!(code(&chain, &fresh(&chain, NOW + 9, &[mallory()])), RefusalCode::UnknownSigner);
     // The word for an older policy says nothing about the newer one.

@@ -164,3 +164,26 @@ fn a_crash_between_a_document_and_the_head_loses_nothing() {
     std::fs::remove_file(dir.path().join(DIRECTORY).join("00000001.json")).unwrap();
     assert!(ChainStore::open(dir.path(), policy()).is_err());
 }
+
+/// Both files of a document need their room before one of them counts.
+#[test]
+fn what_cannot_be_written_changes_nothing_and_can_come_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = ChainStore::create(dir.path(), policy()).unwrap();
+    let two = sign(next(store.current()).encode(), &[&alice()]);
+    let listed = || {
+        let names = std::fs::read_dir(dir.path().join(DIRECTORY)).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    for in_the_way in [".00000001.json.new", ".head.json.new"] {
+        let path = dir.path().join(DIRECTORY).join(in_the_way);
+        std::fs::create_dir(&path).unwrap();
+        assert!(matches!(store.take(&two, T), Err(TakeError::Store(_))), "{in_the_way}");
+        assert_eq!(store.current(), &policy());
+        std::fs::remove_dir(&path).unwrap();
+        assert_eq!(listed(), [HEAD], "{in_the_way}");
+        assert_eq!(ChainStore::open(dir.path(), policy()).unwrap().current(), &policy());
+    }
+    assert!(matches!(store.take(&two, T), Ok(Accepted::Advanced { .. })));
+    assert_eq!(ChainStore::inspect(dir.path(), policy()).unwrap().current(), store.current());
+}

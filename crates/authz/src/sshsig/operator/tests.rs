@@ -123,6 +123,35 @@ fn an_ed25519_signature_is_the_same_to_both_decoders() {
     assert_eq!(signature.verify(MESSAGE, LISTED, NOW), Err(SigError::WeakKey));
 }
 
+/// What an agent or token gave back must be by the very key or certificate that was asked.
+#[test]
+fn a_signature_that_was_asked_for_is_by_the_one_that_was_asked() {
+    let identity = |blob: Vec<u8>| crate::keys::OperatorIdentity::from_blob(blob).unwrap();
+    let key = identity(alice().public().blob());
+    let (cert, other) = (good().signed(), Draft { serial: 8, ..good() }.signed());
+    let by = |armored: &str, identity: &crate::keys::OperatorIdentity, message: &[u8], now: u64| {
+        decode_operator(armored, Namespace::Op).unwrap().verify_as(identity, message, now)
+    };
+    let plain = alice().sign(Namespace::Op, MESSAGE);
+    let certified = sign_as(&alice(), &cert, Namespace::Op, MESSAGE);
+    assert_eq!(by(&plain, &key, MESSAGE, NOW), Ok(()));
+    assert_eq!(by(&certified, &identity(cert.clone()), MESSAGE, NOW), Ok(()));
+    assert_eq!(by(&plain, &identity(ca().public().blob()), MESSAGE, NOW), Err(SigError::Wrong));
+    assert_eq!(by(&plain, &identity(cert.clone()), MESSAGE, NOW), Err(SigError::Wrong));
+    assert_eq!(by(&certified, &key, MESSAGE, NOW), Err(SigError::Wrong));
+    assert_eq!(by(&certified, &identity(other), MESSAGE, NOW), Err(SigError::Wrong));
+    assert_eq!(by(&plain, &key, b"x", NOW), Err(SigError::Wrong));
+    assert_eq!(by(&certified, &identity(cert.clone()), b"x", NOW), Err(SigError::Wrong));
+    let late = by(&certified, &identity(cert.clone()), MESSAGE, NOW + 3_600);
+    assert!(matches!(late, Err(SigError::Certificate(_))), "{late:?}");
+    // How long a certificate may be valid is the policy's to say.
+    let long = Draft { times: (NOW - 1, NOW + 400 * 24 * 3_600), ..good() }.signed();
+    let armored = sign_as(&alice(), &long, Namespace::Op, MESSAGE);
+    assert_eq!(by(&armored, &identity(long), MESSAGE, NOW), Ok(()));
+    let signature = decode_operator(&certified, Namespace::Op).unwrap();
+    assert_eq!(signature.verify_by(&alice().public().into(), MESSAGE), Err(SigError::Wrong));
+}
+
 #[test]
 fn a_certificate_counts_within_its_times() {
     check(&good().signed()).unwrap();

@@ -98,6 +98,27 @@ fn a_wrong_clock_stops_all_that_has_no_plan() {
     }
 }
 
+/// What the journal may have forgotten is refused by the floor, whatever the clock says.
+#[test]
+fn the_signed_floor_ends_an_order_whatever_the_clock_says() {
+    let (policy, order) = (policy(), rollback());
+    let signed = envelope(&order, &[alice()]);
+    let at = |floor: u64, now: u64| {
+        let facts = HostFacts { floor, ..host() };
+        verify(&signed, &policy, &facts, now).map(drop).map_err(|refusal| refusal.code)
+    };
+    assert_eq!(at(order.exp - 1, NOW), Ok(()));
+    for now in [0, order.nbf, NOW, order.exp, order.exp + 1, u64::MAX] {
+        assert_eq!(at(order.exp, now), Err(RefusalCode::Expired), "{now}");
+        assert_eq!(at(u64::MAX, now), Err(RefusalCode::Expired), "{now}");
+    }
+    // The clock decides of what the floor lets through, to the second.
+    assert_eq!(at(0, order.exp), Ok(()));
+    assert_eq!(at(0, order.exp + 1), Err(RefusalCode::Expired));
+    assert_eq!(at(0, order.nbf - CLOCK_SKEW_S), Ok(()));
+    assert_eq!(at(0, order.nbf - CLOCK_SKEW_S - 1), Err(RefusalCode::TooEarly));
+}
+
 #[test]
 fn an_outdated_policy_asks_for_one_more_and_opens_nothing() {
     let document = strict();
@@ -151,4 +172,63 @@ fn each_role_signs_with_somebody_of_its_own() {
     assert_eq!(orders(&[alice()]), Err(RefusalCode::Threshold));
     assert_eq!(orders(&[alice(), bob()]), Ok(()));
     assert_eq!(orders(&[alice(), alice()]), Err(RefusalCode::Threshold));
+}
+
+/// The signer's anchor in the host's log: what the log was then, and it may have grown since.
+#[test]
+fn the_log_may_have_grown_since_the_signer_saw_it() {
+    let heads = |size: u64| match size {
+        6 => Some(Sha256::of(b"six")),
+        7 => Some(Sha256::of(b"head")),
+        // As no log of ours would say it: what the size rules out is refused by the size alone.
+        8 => Some(Sha256::of(b"eight")),
+        _ => None,
+    };
+    let facts = HostFacts { log: Some(LogFacts { size: 7, head_at: &heads }), ..host() };
+    let at = |size: u64, head: &[u8], strict: bool| {
+        let after = Some(LogAnchor { size, head: Sha256::of(head), strict });
+        let order = Order { after, ..rollback() };
+        verify(&envelope(&order, &[alice()]), &policy(), &facts, NOW)
+            .map(drop)
+            .map_err(|refusal| refusal.code)
+    };
+    assert_eq!(at(6, b"six", false), Ok(()));
+    assert_eq!(at(7, b"head", false), Ok(()));
+    assert_eq!(at(7, b"head", true), Ok(()));
+    for (size, head, strict) in [
+        (8, &b"eight"[..], false),
+        (8, b"eight", true),
+        (6, b"six", true),
+        (6, b"head", false),
+        (5, b"", false),
+    ] {
+        assert_eq!(at(size, head, strict), Err(RefusalCode::LogAnchor), "{size} {strict}");
+    }
+}
+
+/// V1 and the rule's longest validity, to the last one.
+#[test]
+fn limits_are_the_last_that_is_allowed() {
+    let longest = policy().rule(Kind::SnapshotRollback).unwrap().max_validity_s;
+    let lasting = |seconds: u64| {
+        let order = Order { nbf: NOW, exp: NOW + seconds, ..rollback() };
+        run(&envelope(&order, &[alice()])).map(drop).map_err(|refusal| refusal.code)
+    };
+    assert_eq!(lasting(longest), Ok(()));
+    assert_eq!(lasting(longest + 1), Err(RefusalCode::Validity));
+
+    let order = rollback();
+    let signed = |count: usize| {
+        let keys: Vec<SecretKey> = (0..count).map(|_| alice()).collect();
+        run(&envelope(&order, &keys)).map(drop).map_err(|refusal| refusal.code)
+    };
+    assert_eq!(signed(Envelope::MAX_SIGNATURES), Ok(()), "one person, many times");
+    assert_eq!(signed(Envelope::MAX_SIGNATURES + 1), Err(RefusalCode::Size));
+    let of_length = |length: usize| {
+        let payload = vec![b'x'; length];
+        let sigs = vec![alice().sign(Namespace::Op, &payload)];
+        code(&Envelope::new(payload.into(), sigs))
+    };
+    assert_eq!(of_length(Envelope::MAX_PAYLOAD), RefusalCode::BadOrder);
+    assert_eq!(of_length(Envelope::MAX_PAYLOAD + 1), RefusalCode::Size);
 }

@@ -125,6 +125,7 @@ pub(super) fn take(session: &Session, envelope: &Envelope) -> Result<(), Failure
     match session.home.chain()?.take(envelope, now()) {
         Ok(_) => Ok(()),
         Err(TakeError::Refused(refusal)) => Err(Failure::other(refusal.why)),
+        Err(error @ TakeError::NoRoom(_)) => Err(Failure::other(error.to_string())),
         Err(TakeError::Store(error)) => Err(StateError::from(error).into()),
     }
 }
