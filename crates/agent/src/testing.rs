@@ -118,7 +118,6 @@ impl FakeWarden {
             | WardenRequest::Policy { .. }
             | WardenRequest::Smart { .. }
             | WardenRequest::Queue {}
-            | WardenRequest::Smart { .. }
             | WardenRequest::Ask { .. }
             | WardenRequest::Results {}
             | WardenRequest::Result { .. }
