@@ -63,7 +63,7 @@ pub use guest::agent::{ExecStatus, GuestAddress, GuestInterface, GuestSystem};
 pub use guest::change::ConfigChange;
 pub use guest::config::{GuestConfig, PendingOption};
 pub use guest::create::{CreateLxc, CreateQemu, DestroyFirst, Restore};
-pub use guest::disk::{GrowBy, MoveVolume};
+pub use guest::disk::{GrowBy, GrowTo, MoveVolume};
 pub use guest::lifecycle::{CloneGuest, Destroy, DiskFormat};
 pub use guest::power::Shutdown;
 pub use guest::property::{PropertyError, PropertyString};

@@ -46,6 +46,7 @@ fn seen() -> Observed {
         digest: DIGEST.into(),
         config: [("onboot".to_owned(), "1".to_owned())].into(),
         slots: [("scsi0".to_owned(), "local-lvm:vm-101-disk-0".to_owned())].into(),
+        boot: None,
         paused: false,
         volumes: Known::Unknown("not read".into()),
         ha: Known::Unknown("could not be read".into()),

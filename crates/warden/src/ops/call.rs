@@ -1,9 +1,12 @@
 //! One call.
 
+use std::time::Duration;
+
 use proxmox_client::{ApiError, Client, Started, Upid};
 use serde::{Deserialize, Serialize};
 
-use super::{config, power, snapshot};
+use super::rights::Right;
+use super::{config, disk, power, snapshot};
 
 /// One mutation of Proxmox, as data. Each subject has its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +18,8 @@ pub enum Call {
     Snapshot(snapshot::SnapshotCall),
     /// Options of a guest.
     Config(config::ConfigCall),
+    /// A guest's disk.
+    Disk(disk::DiskCall),
 }
 
 /// Which task a call starts, so that it is found again when its answer is lost.
@@ -81,6 +86,14 @@ pub(crate) trait Answers {
     fn line(&self) -> String;
     /// None: there is no task, the answer is the end.
     fn task(&self) -> Option<TaskName>;
+    /// What the token must be allowed to do. Nothing: Proxmox will say.
+    fn rights(&self) -> Vec<Right> {
+        Vec::new()
+    }
+    /// How long the world may take to show it after the task has ended.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
     /// Sends it, once. An error says by its delivery whether it may have happened.
     fn send(&self, client: &Client) -> impl Future<Output = Result<Sent, ApiError>> + Send;
     /// Reads the world again.
@@ -94,6 +107,7 @@ macro_rules! each {
             Call::Power($inner) => $answer,
             Call::Snapshot($inner) => $answer,
             Call::Config($inner) => $answer,
+            Call::Disk($inner) => $answer,
         }
     };
 }
@@ -107,6 +121,16 @@ impl Call {
     /// None: there is no task, the answer is the end.
     pub fn task(&self) -> Option<TaskName> {
         each!(self, call => call.task())
+    }
+
+    /// What the token must be allowed to do.
+    pub fn rights(&self) -> Vec<Right> {
+        each!(self, call => call.rights())
+    }
+
+    /// How long the world may take to show it after the task has ended.
+    pub fn patience(&self) -> Duration {
+        each!(self, call => call.patience())
     }
 
     /// Sends it, once. An error says by its delivery whether it may have happened.

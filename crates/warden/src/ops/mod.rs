@@ -5,9 +5,11 @@
 //! |---|---|
 //! | [`call`] | one call: how it is sent, which task it starts, what the world shows when it is done |
 //! | [`effects`] | the sentences of a plan: what will be different, hidden side effects too |
+//! | [`rights`] | what the token must be allowed to do for it, asked before a nonce is burned |
 //! | [`power`] | start, stop, shutdown, reboot, suspend, resume |
 //! | [`snapshot`] | create, rollback, delete |
 //! | [`config`] | options of a guest |
+//! | [`disk`] | disks: grow, move, detach |
 //!
 //! A new operation is a variant of its subject's enum with its four answers (line, task, send, judge), an arm in
 //! [`program_of`] and its sentences in [`effects`].
@@ -24,8 +26,10 @@ use serde::{Deserialize, Serialize};
 
 pub mod call;
 pub mod config;
+pub mod disk;
 pub mod effects;
 pub mod power;
+pub mod rights;
 pub mod snapshot;
 
 pub use call::{Call, Judged, Sent, TaskName};
@@ -147,12 +151,27 @@ pub fn program_of(order: &Order, _world: &World) -> Result<Program, Refused> {
         | Params::GuestShutdown(_)
         | Params::GuestStop(_)
         | Params::GuestReboot(_)
+        | Params::GuestResume(_)
         | Params::GuestSuspend(_) => one(power::call(order, target()?)?),
         Params::SnapshotCreate(_) | Params::SnapshotRollback(_) | Params::SnapshotDelete(_) => {
             one(snapshot::call(order, target()?)?)
         }
         Params::GuestTag(_) => one(config::tags(order, target()?)?),
+        Params::GuestConfig(_) | Params::GuestResize(_) => one(config::changes(order, target()?)?),
+        Params::GuestGrow(_) | Params::DiskMove(_) | Params::DiskDetach(_) => {
+            one(disk::call(order, target()?)?)
+        }
         _ => Err(not_yet(order)),
+    }
+}
+
+/// What a program compares the world with afterwards and the order does not say: read together with the world
+/// that the program was decided on.
+pub fn complete(program: &mut Program, seen: Option<&Observed>) {
+    for action in &mut program.actions {
+        if let Call::Power(power::PowerCall { to: power::Power::Reboot { was, .. }, .. }) = &mut action.call {
+            *was = seen.and_then(|seen| seen.boot);
+        }
     }
 }
 

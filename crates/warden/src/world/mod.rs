@@ -16,7 +16,7 @@ use protocol::report::Known;
 use protocol::{GuestKind, Vmid};
 use proxmox_client::{ApiError, Client, ErrorClass};
 
-pub use guest::{Extent, Observed, observe, observe_all};
+pub use guest::{Boot, Extent, Observed, observe, observe_all, pending};
 pub use wanted::Wanted;
 
 /// Reads what is wanted. Only a guest that is wanted and cannot be read is an error: everything else says
