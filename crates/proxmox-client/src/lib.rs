@@ -63,7 +63,7 @@ pub use guest::agent::{ExecStatus, GuestAddress, GuestInterface, GuestSystem};
 pub use guest::change::ConfigChange;
 pub use guest::config::{GuestConfig, PendingOption};
 pub use guest::create::{CreateLxc, CreateQemu, DestroyFirst, Restore};
-pub use guest::disk::{GrowBy, MoveVolume};
+pub use guest::disk::{GrowBy, GrowTo, MoveVolume};
 pub use guest::lifecycle::{CloneGuest, Destroy, DiskFormat};
 pub use guest::power::Shutdown;
 pub use guest::property::{PropertyError, PropertyString};
@@ -80,6 +80,7 @@ pub use node::{CertificateInfo, CpuInfo, KernelInfo, NodeStatus, NodeTime, Usage
 pub use storage::content::{ContentFilter, Verification, Volume, VolumeChange, VolumeInfo};
 pub use storage::fetch::{Appliance, Checksum, DownloadUrl, Fetched};
 pub use storage::list::{Content, StorageConfig, StorageState, StorageStatus};
+pub use storage::manage::{NewStorage, StorageBacking};
 pub use storage::prune::{Mark, PruneItem, PruneScope, Retention};
 pub use storage::upload::Upload;
 pub use storage::volid::{StorageName, Volid, VolidError, VolumeKind, VolumeTime};

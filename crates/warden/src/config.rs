@@ -65,11 +65,11 @@ pub struct WardenConfig {
     pub proxmox: ProxmoxConfig,
     /// Where the host's own files are looked for: `/sys`, `/proc`, `/run/udev`, templates. Anything but `/`
     /// is for tests.
-    #[serde(default = "root")]
+    #[serde(default = "host_root")]
     pub host_root: PathBuf,
 }
 
-fn root() -> PathBuf {
+fn host_root() -> PathBuf {
     PathBuf::from("/")
 }
 

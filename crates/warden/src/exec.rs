@@ -26,6 +26,11 @@ use crate::{now, safe};
 const BUSY_PAUSES_S: [u64; 3] = [2, 5, 10];
 /// How long a guest that high availability manages may take to follow.
 const HA_PATIENCE: Duration = Duration::from_secs(180);
+/// The pause between two looks at a guest that may take time to follow.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a request that starts no task may go on after its answer was lost: Proxmox waits ten seconds for a
+/// guest's lock (`pve/facts.md` 5.2).
+const AT_ONCE_PATIENCE: Duration = Duration::from_secs(15);
 /// Tasks that are looked through for those that were there before.
 const KNOWN_TASKS: u32 = 500;
 
@@ -220,14 +225,32 @@ async fn one(warden: &Warden, at: usize, action: &Action, book: &mut Option<Book
         }
         Err(error) => match error.delivery() {
             Delivery::NotSent => End::not_sent(format!("Proxmox was not reached: {error}")),
-            Delivery::Answered => {
-                End::Not { upid: None, why: format!("Proxmox refused: {error}"), refused: true }
-            }
+            Delivery::Answered => not_taken(warden, call, format!("Proxmox refused: {error}")).await,
             Delivery::MaybeExecuted => {
                 tracing::warn!(call = call.line(), %error, "the answer was lost; looking for what became of it");
                 settle(warden, at, action, &known, t0, &mut book.as_mut()).await
             }
         },
+    }
+}
+
+/// Proxmox refused. What has no task is carried out by the very request, one part after the other
+/// (`pve/facts.md` 5.5), so what it says is not all there is to know.
+async fn not_taken(warden: &Warden, call: &Call, why: String) -> End {
+    if call.task().is_some() {
+        return End::Not { upid: None, why, refused: true };
+    }
+    match look(warden, call, None).await {
+        Ok(Judged::Otherwise(seen)) => End::Not {
+            upid: None,
+            why: format!("{why}; but the world is not as it was: {seen}"),
+            refused: true,
+        },
+        Ok(_) => End::Not { upid: None, why, refused: true },
+        Err(error) => {
+            let why = format!("{why}; what became of it cannot be read: {error}");
+            End::Unknown { upid: None, why }
+        }
     }
 }
 
@@ -350,7 +373,8 @@ async fn judge(
     upid: Option<&Upid>,
     warnings: Option<(u32, Vec<String>)>,
 ) -> End {
-    let patient = upid.is_some_and(|upid| upid.task_type().starts_with("ha"));
+    let managed = upid.is_some_and(|upid| upid.task_type().starts_with("ha"));
+    let patience = if managed { HA_PATIENCE } else { call.patience() };
     let begun = tokio::time::Instant::now();
     let name = upid.map(ToString::to_string);
     loop {
@@ -360,9 +384,7 @@ async fn judge(
                 return End::Done(Done { upid: name, seen, warnings });
             }
             // High availability's task ends when the wish is filed, and the guest follows later.
-            Ok(_) if patient && begun.elapsed() < HA_PATIENCE => {
-                tokio::time::sleep(Duration::from_secs(2)).await;
-            }
+            Ok(_) if begun.elapsed() < patience => tokio::time::sleep(LOOK_AGAIN).await,
             Ok(judged) => {
                 let why = format!("Proxmox says that it is done, but {}", judged.seen());
                 return End::Unknown { upid: name, why };
@@ -474,7 +496,17 @@ async fn settle_at_once(
     action: &Action,
     book: &mut Option<&mut Book<'_>>,
 ) -> End {
-    match look(warden, &action.call, None).await {
+    // A request without an answer may still wait for the guest's lock.
+    let begun = tokio::time::Instant::now();
+    let judged = loop {
+        match look(warden, &action.call, None).await {
+            Ok(Judged::NotDone(_)) if begun.elapsed() < AT_ONCE_PATIENCE => {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            judged => break judged,
+        }
+    };
+    match judged {
         Ok(Judged::Done(seen)) => End::Done(Done { upid: None, seen, warnings: None }),
         Ok(Judged::NotDone(seen)) if unchanged(warden, at, action, book).await => {
             End::not_sent(format!("the answer was lost, and the call had no effect: {seen}"))

@@ -68,6 +68,7 @@ impl Warden {
             .map_err(|error| (RefusalCode::Proxmox, format!("the world could not be read: {error}")))?;
         authz::world::check(order, &seen)?;
         let program = ops::program_of(order, &seen)?;
+        crate::orders::proxmox::may(self, &program).await?;
         Ok((seen, program))
     }
 

@@ -250,7 +250,7 @@ pub(crate) async fn carry_out(
     orders::fresh(warden, authorized)?;
     let order = authorized.get();
     if let Params::GuestCreate(_) = &order.params {
-        let (seen, _) = world::read(&warden.client, &Wanted::of_order(order))
+        let (seen, _) = world::read(&warden.near(), &Wanted::of_order(order))
             .await
             .map_err(|error| refuse(RefusalCode::Proxmox, error.to_string()))?;
         authz::world::check(order, &seen).map_err(|(code, why)| refuse(code, why))?;

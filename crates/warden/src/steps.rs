@@ -97,6 +97,7 @@ async fn accept(warden: &Arc<Warden>, step: &Step, generation: u64) -> Result<Cl
         let pools = warden.client.lvmthin().await.ok();
         space::check(&seen.identity, &storages, pools.as_deref(), bounds.max_pool_used_percent)?;
     }
+    crate::orders::proxmox::may(warden, &ops::program_of_step(step)).await?;
     begin(warden, step, generation)?;
     Ok(claim)
 }

@@ -74,6 +74,7 @@ fn config(sim: &Sim, dir: &Path, state: &str) -> WardenConfig {
         allowed_uids: vec![0],
         reader_uids: vec![],
         runner_socket: None,
+        privileged_socket: None,
         sessions_per_operator: 1,
         host_root: "/".into(),
         proxmox: ProxmoxConfig {

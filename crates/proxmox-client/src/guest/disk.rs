@@ -88,6 +88,32 @@ impl fmt::Display for GrowBy {
     }
 }
 
+/// How large a volume shall be. Unlike [`GrowBy`] it does no harm when the volume has that size already,
+/// and where it would shrink Proxmox refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GrowTo {
+    kib: u64,
+}
+
+impl GrowTo {
+    /// Bytes, whole KiB; `None` for anything else and for nothing.
+    #[must_use]
+    pub const fn bytes(bytes: u64) -> Option<Self> {
+        if bytes == 0 || !bytes.is_multiple_of(1024) { None } else { Some(Self { kib: bytes / 1024 }) }
+    }
+}
+
+impl fmt::Display for GrowTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const GIB: u64 = 1 << 20;
+        match self.kib {
+            kib if kib.is_multiple_of(GIB) => write!(f, "{}G", kib / GIB),
+            kib if kib.is_multiple_of(1024) => write!(f, "{}M", kib / 1024),
+            kib => write!(f, "{kib}K"),
+        }
+    }
+}
+
 /// Where a volume goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum MoveTo {
@@ -176,6 +202,22 @@ impl Client {
         self.send(request).await
     }
 
+    /// Grows a volume to a size. A storage may round it up to whole blocks of its own.
+    ///
+    /// # Errors
+    /// [`ApiError`]; one that is larger already is refused.
+    pub async fn grow_volume_to(
+        &self,
+        kind: GuestKind,
+        vmid: Vmid,
+        volume: &str,
+        to: GrowTo,
+        digest: Option<&str>,
+    ) -> Result<Upid, ApiError> {
+        let request = RESIZE.of(kind).at(&self.guest(vmid).await?.parts());
+        self.send(request.set("disk", volume).set("size", to).opt("digest", digest)).await
+    }
+
     /// Moves a volume.
     ///
     /// # Errors
@@ -212,5 +254,19 @@ impl Client {
             }
         };
         self.send(request).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_said_in_the_largest_unit_that_is_exact() {
+        let text = |bytes| GrowTo::bytes(bytes).map(|to| to.to_string());
+        assert_eq!(text(8 << 30).as_deref(), Some("8G"));
+        assert_eq!(text(1025 << 20).as_deref(), Some("1025M"));
+        assert_eq!(text((1 << 30) + 1024).as_deref(), Some("1048577K"));
+        assert_eq!((text(0), text(1000), text(1 << 47).as_deref()), (None, None, Some("131072G")));
     }
 }

@@ -1,9 +1,12 @@
 //! One call.
 
+use std::time::Duration;
+
 use proxmox_client::{ApiError, Client, Started, Upid};
 use serde::{Deserialize, Serialize};
 
-use super::{backup, config, create, destroy, power, restore, settle, snapshot};
+use super::rights::Right;
+use super::{backup, config, create, destroy, disk, power, restore, settle, snapshot, storage, volume};
 use crate::world::Near;
 
 /// One mutation of Proxmox, as data. Each subject has its own.
@@ -26,6 +29,12 @@ pub enum Call {
     Restore(restore::RestoreCall),
     /// The options of a new guest.
     Settle(settle::SettleCall),
+    /// A volume that nobody uses.
+    Volume(volume::VolumeCall),
+    /// A storage, or a template on it.
+    Storage(storage::StorageCall),
+    /// A guest's disk.
+    Disk(disk::DiskCall),
 }
 
 /// Which task a call starts, so that it is found again when its answer is lost.
@@ -92,6 +101,14 @@ pub(crate) trait Answers: Sync {
     fn line(&self) -> String;
     /// None: there is no task, the answer is the end.
     fn task(&self) -> Option<TaskName>;
+    /// What the token must be allowed to do. Nothing: Proxmox will say.
+    fn rights(&self) -> Vec<Right> {
+        Vec::new()
+    }
+    /// How long the world may take to show it after the task has ended.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
     /// Sends it, once. An error says by its delivery whether it may have happened.
     fn send(&self, client: &Client) -> impl Future<Output = Result<Sent, ApiError>> + Send;
     /// Reads the world again.
@@ -128,6 +145,9 @@ macro_rules! each {
             Call::Create($inner) => $answer,
             Call::Restore($inner) => $answer,
             Call::Settle($inner) => $answer,
+            Call::Volume($inner) => $answer,
+            Call::Storage($inner) => $answer,
+            Call::Disk($inner) => $answer,
         }
     };
 }
@@ -141,6 +161,16 @@ impl Call {
     /// None: there is no task, the answer is the end.
     pub fn task(&self) -> Option<TaskName> {
         each!(self, call => call.task())
+    }
+
+    /// What the token must be allowed to do.
+    pub fn rights(&self) -> Vec<Right> {
+        each!(self, call => call.rights())
+    }
+
+    /// How long the world may take to show it after the task has ended.
+    pub fn patience(&self) -> Duration {
+        each!(self, call => call.patience())
     }
 
     /// Sends it, once. An error says by its delivery whether it may have happened.

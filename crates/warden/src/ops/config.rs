@@ -6,12 +6,13 @@ use authz::RefusalCode;
 use authz::order::{Order, Params};
 use authz::world::Refused;
 use protocol::Tag;
-use proxmox_client::{ApiError, Client, ConfigChange};
+use proxmox_client::{ApiError, Client, ConfigChange, PendingOption};
 use serde::{Deserialize, Serialize};
 
 use super::call::{Answers, Call, Judged, Sent, TaskName};
+use super::rights::{self, Right};
 use super::{Target, not_yet};
-use crate::world::{Observed, client_kind, client_vmid, observe};
+use crate::world::{Observed, client_kind, client_vmid, observe, pending};
 
 /// Options that are set or taken away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,34 @@ pub(super) fn tags(order: &Order, guest: Target) -> Result<Call, Refused> {
     Ok(set_tags(guest, &tags, &digest))
 }
 
+/// Of `guest.config` and `guest.resize`.
+pub(super) fn changes(order: &Order, guest: Target) -> Result<Call, Refused> {
+    let missing = || (RefusalCode::BadOrder, "the order names no digest".to_owned());
+    let digest = order.pre.digest.as_ref().ok_or_else(missing)?.to_string();
+    let options: BTreeMap<String, Option<String>> = match &order.params {
+        Params::GuestConfig(params) => {
+            let one = |change: &authz::order::ConfigChange| {
+                (change.key.as_str().to_owned(), change.new.as_ref().map(|new| new.as_str().to_owned()))
+            };
+            params.changes.iter().map(one).collect()
+        }
+        Params::GuestResize(params) => {
+            let amounts = [
+                ("cores", params.cores),
+                ("memory", params.memory_mib),
+                ("sockets", params.sockets),
+                ("swap", params.swap_mib),
+            ];
+            let one = |(key, amount): (&str, Option<authz::order::Amount>)| {
+                Some((key.to_owned(), Some(amount?.new.to_string())))
+            };
+            amounts.into_iter().filter_map(one).collect()
+        }
+        _ => return Err(not_yet(order)),
+    };
+    Ok(Call::Config(ConfigCall { guest, options, digest: Some(digest) }))
+}
+
 /// Replaces the tags.
 pub(super) fn set_tags(guest: Target, tags: &[Tag], digest: &str) -> Call {
     // Proxmox takes an empty list only as a deletion of the option.
@@ -54,8 +83,9 @@ pub(super) fn set(
     Call::Config(ConfigCall { guest, options, digest: digest.map(str::to_owned) })
 }
 
-/// Tags are a set, in any order and with any of Proxmox's separators; so are a network device's parts, which
-/// Proxmox may put in an order of its own. Everything else is text.
+/// A value that Proxmox may write down in its own spelling: tags are a set, in any order and with any of its
+/// separators; the properties of a device come in any order, and a network device gets an address and a type
+/// when none were given. Everything else is text.
 pub(super) fn same(key: &str, wanted: &str, have: &str) -> bool {
     let list = |text: &str| {
         let mut tags: Vec<_> =
@@ -63,15 +93,67 @@ pub(super) fn same(key: &str, wanted: &str, have: &str) -> bool {
         tags.sort_unstable();
         tags
     };
-    let parts = |text: &str| text.split(',').map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
     wanted == have
         || (key == "tags" && list(wanted) == list(have))
-        || (key.starts_with("net") && parts(wanted) == parts(have))
+        || (key.starts_with("net") && same_net(wanted, have))
+        || (!key.starts_with("net") && wanted.contains('=') && parts(wanted) == parts(have))
+}
+
+/// The properties of a device; one without a name has an empty one.
+fn parts(text: &str) -> BTreeMap<&str, &str> {
+    text.split(',').map(|part| part.split_once('=').unwrap_or(("", part))).collect()
+}
+
+/// A network device's properties, the short spelling `MODEL=MAC` taken apart.
+fn net(text: &str) -> BTreeMap<String, String> {
+    const OTHERS: [&str; 16] = [
+        "bridge",
+        "firewall",
+        "gw",
+        "gw6",
+        "hwaddr",
+        "ip",
+        "ip6",
+        "link_down",
+        "macaddr",
+        "model",
+        "mtu",
+        "name",
+        "queues",
+        "rate",
+        "tag",
+        "trunks",
+    ];
+    let mut all = BTreeMap::new();
+    for part in text.split(',') {
+        let (key, value) = part.split_once('=').unwrap_or((part, ""));
+        let mut put = |key: &str, value: &str| all.insert(key.to_owned(), value.to_owned());
+        match key {
+            "macaddr" | "hwaddr" => put("mac", &value.to_ascii_uppercase()),
+            "type" => put("type", value),
+            key if OTHERS.contains(&key) => put(key, value),
+            model => {
+                if !value.is_empty() {
+                    put("mac", &value.to_ascii_uppercase());
+                }
+                put("model", model)
+            }
+        };
+    }
+    all
+}
+
+fn same_net(wanted: &str, have: &str) -> bool {
+    let (wanted, have) = (net(wanted), net(have));
+    let given = |(key, value): (&String, &String)| have.get(key) == Some(value);
+    let own = |key: &String| wanted.contains_key(key) || matches!(key.as_str(), "mac" | "type");
+    wanted.iter().all(given) && have.keys().all(own)
 }
 
 impl ConfigCall {
-    /// Pure: whether the configuration shows every option as it was set.
-    pub fn judge_seen(&self, seen: &Observed) -> Judged {
+    /// Pure: whether the configuration shows every option as it was set. What waits for the guest's next start
+    /// counts as set, and the sentence says that it waits.
+    pub fn judge_seen(&self, seen: &Observed, pending: &[PendingOption]) -> Judged {
         let shows = |(key, wanted): &(&String, &Option<String>)| match (wanted, seen.config.get(*key)) {
             (Some(wanted), Some(have)) => same(key, wanted, have),
             (None, None) => true,
@@ -81,7 +163,12 @@ impl ConfigCall {
         };
         let shown = |key: &String| {
             let value = seen.config.get(key).map_or("not set", String::as_str);
-            format!("{key} is {}", protocol::text::printable(value))
+            let waits = pending.iter().find(|option| option.key == *key);
+            let until = waits.map_or_else(String::new, |option| {
+                let now = option.value.as_deref().map_or("not set".to_owned(), protocol::text::printable);
+                format!(" (from the guest's next start on; until then {now})")
+            });
+            format!("{key} is {}{until}", protocol::text::printable(value))
         };
         let right = self.options.iter().filter(|option| shows(option)).count();
         let text = self.options.keys().map(shown).collect::<Vec<_>>().join("; ");
@@ -109,6 +196,13 @@ impl Answers for ConfigCall {
         None
     }
 
+    fn rights(&self) -> Vec<Right> {
+        let Target { kind, vmid } = self.guest;
+        let of =
+            |(key, value): (&String, &Option<String>)| rights::for_option(kind, vmid, key, value.as_deref());
+        self.options.iter().flat_map(of).collect()
+    }
+
     async fn send(&self, client: &Client) -> Result<Sent, ApiError> {
         let (kind, vmid) = (client_kind(self.guest.kind), client_vmid(self.guest.vmid));
         let digest = match &self.digest {
@@ -125,6 +219,37 @@ impl Answers for ConfigCall {
     }
 
     async fn judge(&self, client: &Client) -> Result<Judged, ApiError> {
-        Ok(self.judge_seen(&observe(client, self.guest.kind, self.guest.vmid).await?))
+        let seen = observe(client, self.guest.kind, self.guest.vmid).await?;
+        Ok(self.judge_seen(&seen, &pending(client, &seen).await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxmox_may_spell_a_value_its_own_way() {
+        let mac = "BC:24:11:00:00:01";
+        let net = |wanted: &str, have: &str| same("net0", wanted, have);
+        assert!(net("virtio,bridge=vmbr1", &format!("virtio={mac},bridge=vmbr1")));
+        assert!(net(
+            &format!("model=virtio,macaddr={},bridge=b", mac.to_lowercase()),
+            &format!("virtio={mac},bridge=b")
+        ));
+        assert!(net(
+            "name=eth0,bridge=b,ip=dhcp",
+            &format!("name=eth0,bridge=b,hwaddr={mac},ip=dhcp,type=veth")
+        ));
+        assert!(!net("virtio,bridge=vmbr1", &format!("virtio={mac},bridge=vmbr0")));
+        assert!(
+            !net("virtio,bridge=b", &format!("virtio={mac},bridge=b,firewall=1")),
+            "more than was ordered"
+        );
+        assert!(!net(&format!("virtio={mac},bridge=b"), "virtio=BC:24:11:00:00:02,bridge=b"));
+        assert!(!net("e1000,bridge=b", &format!("virtio={mac},bridge=b")));
+        assert!(same("startup", "up=5,order=1", "order=1,up=5"));
+        assert!(!same("startup", "order=1", "order=2"));
+        assert!(same("tags", "a;b", "b,a") && !same("name", "a", "b"));
     }
 }

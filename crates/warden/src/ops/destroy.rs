@@ -16,6 +16,7 @@ use proxmox_client::{ApiError, Client, ContentFilter, Destroy, ErrorClass, Stora
 use serde::{Deserialize, Serialize};
 
 use super::call::{Answers, Call, Judged, Sent, TaskName};
+use super::rights::{self, Right};
 use super::{Action, Program, Target, config, lock_of, power};
 use crate::world::{client_kind, client_vmid, kind_of, observe};
 
@@ -93,6 +94,10 @@ impl Answers for DestroyCall {
             GuestKind::Lxc => "vzdestroy",
         };
         Some(TaskName { types: vec![name], id: self.guest.vmid.to_string() })
+    }
+
+    fn rights(&self) -> Vec<Right> {
+        vec![rights::on_guest(self.guest.vmid, "VM.Allocate")]
     }
 
     async fn send(&self, client: &Client) -> Result<Sent, ApiError> {

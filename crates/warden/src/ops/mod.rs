@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`call`] | one call: how it is sent, which task it starts, what the world shows when it is done |
 //! | [`effects`] | the sentences of a plan: what will be different, hidden side effects too |
+//! | [`rights`] | what the token must be allowed to do for it, asked before a nonce is burned |
 //! | [`power`] | start, stop, shutdown, reboot, suspend, resume |
 //! | [`snapshot`] | create, rollback, delete |
 //! | [`config`] | options of a guest |
@@ -12,6 +13,9 @@
 //! | [`backup`] | take, protect, delete |
 //! | [`create`], [`settle`] | new guests, and their options |
 //! | [`restore`] | guests out of backups |
+//! | [`volume`] | volumes that nobody uses |
+//! | [`storage`] | storages, and templates on them |
+//! | [`disk`] | disks: grow, move, detach |
 //!
 //! A new operation is a variant of its subject's enum with its four answers (line, task, send, judge), an arm in
 //! [`program_of`] and its sentences in [`effects`].
@@ -31,11 +35,15 @@ pub mod call;
 pub mod config;
 pub mod create;
 pub mod destroy;
+pub mod disk;
 pub mod effects;
 pub mod power;
 pub mod restore;
+pub mod rights;
 pub mod settle;
 pub mod snapshot;
+pub mod storage;
+pub mod volume;
 
 pub use call::{Call, Judged, Sent, TaskName};
 
@@ -159,17 +167,36 @@ pub fn program_of(order: &Order, world: &World) -> Result<Program, Refused> {
         | Params::GuestShutdown(_)
         | Params::GuestStop(_)
         | Params::GuestReboot(_)
+        | Params::GuestResume(_)
         | Params::GuestSuspend(_) => one(power::call(order, target()?)?),
         Params::SnapshotCreate(_) | Params::SnapshotRollback(_) | Params::SnapshotDelete(_) => {
             one(snapshot::call(order, target()?)?)
         }
         Params::GuestTag(_) => one(config::tags(order, target()?)?),
         Params::GuestDestroy(params) => destroy::program(order, params, target()?),
+        Params::VolumeDelete(params) => volume::program(order, params, world),
+        Params::StorageAdd(params) => Ok(storage::add(params)),
+        Params::StorageRemove(params) => Ok(storage::remove(params)),
+        Params::TemplateDownload(params) => Ok(storage::template(params)),
         Params::GuestCreate(params) => create::program(params),
         Params::GuestRestoreOver(params) => restore::program_over(order, params, target()?, world),
         Params::BackupCreate(params) => one(backup::create(params, target()?, world)?),
         Params::BackupDelete(_) | Params::BackupPrune(_) | Params::BackupProtect(_) => backup::program(order),
+        Params::GuestConfig(_) | Params::GuestResize(_) => one(config::changes(order, target()?)?),
+        Params::GuestGrow(_) | Params::DiskMove(_) | Params::DiskDetach(_) => {
+            one(disk::call(order, target()?)?)
+        }
         _ => Err(not_yet(order)),
+    }
+}
+
+/// What a program compares the world with afterwards and the order does not say: read together with the world
+/// that the program was decided on.
+pub fn complete(program: &mut Program, seen: Option<&Observed>) {
+    for action in &mut program.actions {
+        if let Call::Power(power::PowerCall { to: power::Power::Reboot { was, .. }, .. }) = &mut action.call {
+            *was = seen.and_then(|seen| seen.boot);
+        }
     }
 }
 

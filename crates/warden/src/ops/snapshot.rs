@@ -7,6 +7,7 @@ use proxmox_client::{ApiError, Client};
 use serde::{Deserialize, Serialize};
 
 use super::call::{Answers, Call, Judged, Sent, TaskName};
+use super::rights::{self, Right};
 use super::{Target, lock_of, not_yet};
 use crate::world::{Observed, client_kind, client_vmid, observe};
 
@@ -113,6 +114,14 @@ impl Answers for SnapshotCall {
             GuestKind::Lxc => lxc,
         };
         Some(TaskName { types: vec![name], id: self.guest.vmid.to_string() })
+    }
+
+    fn rights(&self) -> Vec<Right> {
+        let mut rights = vec![rights::on_guest(self.guest.vmid, "VM.Snapshot")];
+        if let SnapshotWhat::Rollback { start: true } = self.what {
+            rights.push(rights::on_guest(self.guest.vmid, "VM.PowerMgmt"));
+        }
+        rights
     }
 
     async fn send(&self, client: &Client) -> Result<Sent, ApiError> {

@@ -5,7 +5,7 @@
 //! call. What is the same for all kinds is here; [`proxmox`] carries out what Proxmox's API does,
 //! [`crate::jobs`] scripts, [`crate::sessions`] sessions.
 
-mod proxmox;
+pub(crate) mod proxmox;
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use authz::world::Refused;
 use authz::{Authorized, Order, Outcome, RefusalCode};
 use protocol::Envelope;
 use protocol::frame::OrderState;
@@ -56,15 +57,26 @@ async fn accept(
     let authorized = renewed.as_ref().unwrap_or(authorized);
     fresh(warden, authorized)?;
     let order = authorized.get();
-    let (seen, _) = world::read(&warden.near(), &Wanted::of_order(order))
+    let (seen, observed) = world::read(&warden.near(), &Wanted::of_order(order))
         .await
         .map_err(|error| refuse(RefusalCode::Proxmox, format!("the guest could not be read: {error}")))?;
     authz::world::check(order, &seen).map_err(|(code, why)| refuse(code, why))?;
-    let program = ops::program_of(order, &seen).map_err(|(code, why)| refuse(code, why))?;
+    let mut program = ops::program_of(order, &seen).map_err(|(code, why)| refuse(code, why))?;
+    ops::complete(&mut program, observed.as_ref());
+    may(warden, &program).await.map_err(|(code, why)| refuse(code, why))?;
     warden.plan_holds(order, &seen, &program).map_err(|(code, why)| refuse(code, why))?;
     let open = OpenOrder::new(authorized).with_program(program.clone());
     let open = commit(warden, authorized, open, progress).await?;
     Ok(Accepted { open, order: order.clone(), program, _claim: claim })
+}
+
+/// The token may do all of it. Asked each time: rights change, and a right that is lacking would otherwise cost
+/// the order.
+pub(crate) async fn may(warden: &Warden, program: &Program) -> Result<(), Refused> {
+    let all = warden.client.permissions().await.map_err(|error| {
+        (RefusalCode::Proxmox, format!("what the token may do could not be read: {error}"))
+    })?;
+    ops::rights::check(program, &all, warden.client.identity())
 }
 
 /// What became of an order that a crash interrupted. Calls Proxmox to change nothing but what puts things

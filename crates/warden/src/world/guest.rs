@@ -6,7 +6,9 @@ use authz::world::{GuestNow, SnapshotNow};
 use protocol::refs::{HaState, ReplicationId, VolumeFormat, VolumeId, VolumeRef};
 use protocol::report::Known;
 use protocol::{GuestIdentity, GuestKind, RunState, Vmid};
-use proxmox_client::{ApiError, Client, ContentFilter, Snapshot, StorageName};
+use proxmox_client::{ApiError, Client, ContentFilter, PendingOption, Snapshot, StorageName};
+
+use serde::{Deserialize, Serialize};
 
 use super::{client_kind, client_vmid, known};
 
@@ -19,6 +21,16 @@ pub struct Extent {
     pub ha: bool,
     /// Its replication jobs.
     pub replication: bool,
+}
+
+/// Since when a guest runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Boot {
+    /// Of its process on the host.
+    pub pid: Option<u64>,
+    /// Seconds.
+    pub uptime_s: u64,
 }
 
 /// A guest as it is now.
@@ -48,6 +60,8 @@ pub struct Observed {
     pub tags: Vec<String>,
     /// Whether it runs.
     pub state: RunState,
+    /// The process that it runs as. None while it does not run, or where Proxmox does not say.
+    pub boot: Option<Boot>,
     /// Whether it is paused: running, and standing still. QEMU says so, LXC does not.
     pub paused: bool,
     /// Without the entry `current`.
@@ -67,6 +81,17 @@ pub struct Observed {
 /// Reads it without its volumes, HA and replication.
 pub async fn observe(client: &Client, kind: GuestKind, vmid: Vmid) -> Result<Observed, ApiError> {
     observe_all(client, kind, vmid, Extent::default()).await
+}
+
+/// The options of a guest that wait for its next start. A stopped guest has none: it takes every change at
+/// once.
+pub async fn pending(client: &Client, guest: &Observed) -> Result<Vec<PendingOption>, ApiError> {
+    if guest.state == RunState::Stopped {
+        return Ok(Vec::new());
+    }
+    let mut all = client.guest_pending(client_kind(guest.kind), client_vmid(guest.vmid)).await?;
+    all.retain(PendingOption::is_pending);
+    Ok(all)
 }
 
 /// Reads it.
@@ -111,6 +136,7 @@ pub async fn observe_all(
             proxmox_client::RunState::Stopped => RunState::Stopped,
             proxmox_client::RunState::Other(_) => RunState::Unknown,
         },
+        boot: status.uptime.map(|uptime_s| Boot { pid: status.pid, uptime_s }),
         paused: status.qmpstatus.as_deref().is_some_and(|word| matches!(word, "paused" | "suspended")),
         // Two reads, one digest: nothing changed in between.
         consistent: list.current.digest.as_ref().is_none_or(|digest| *digest == config.digest),

@@ -5,8 +5,10 @@
 //! |---|---|
 //! | [`guest`] | a guest: configuration, state, snapshots, volumes, HA, replication |
 //! | [`host`] | backups, volumes, storages, numbers, templates |
+//! | [`backing`] | disks, filesystems, pools: from the host itself |
 //! | [`wanted`] | pure: which of it an order or a question needs |
 
+pub(crate) mod backing;
 mod guest;
 mod host;
 mod wanted;
@@ -16,7 +18,7 @@ use protocol::report::Known;
 use protocol::{GuestKind, Vmid};
 use proxmox_client::{ApiError, Client, ErrorClass};
 
-pub use guest::{Extent, Observed, observe, observe_all};
+pub use guest::{Boot, Extent, Observed, observe, observe_all, pending};
 pub use wanted::Wanted;
 
 /// What the world is read with: Proxmox's API, and the host's own files.
@@ -47,7 +49,7 @@ pub async fn read(near: &Near<'_>, wanted: &Wanted) -> Result<(World, Option<Obs
         world.volumes = host::volumes(client, &wanted.volumes).await;
     }
     if wanted.storages {
-        world.storages = host::storages(client).await;
+        world.storages = host::storages(near).await;
     }
     if wanted.vmids {
         world.vmids = host::vmids(client).await;
@@ -56,8 +58,8 @@ pub async fn read(near: &Near<'_>, wanted: &Wanted) -> Result<(World, Option<Obs
         world.template = host::template(client, vmid).await;
     }
     if wanted.disks {
-        world.disks = host::disks();
-        world.mounted = host::mounted();
+        world.disks = backing::disks(near.root);
+        world.mounted = backing::mounted(near.root);
     }
     Ok((world, seen))
 }

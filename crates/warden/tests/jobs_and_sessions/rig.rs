@@ -78,6 +78,7 @@ pub(crate) fn config(dir: &Path) -> WardenConfig {
         allowed_uids: vec![0],
         reader_uids: vec![],
         runner_socket: Some(dir.join("runner.sock")),
+        privileged_socket: None,
         sessions_per_operator: 1,
         host_root: "/".into(),
         // Nothing here may reach Proxmox.

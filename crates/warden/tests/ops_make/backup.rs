@@ -20,7 +20,8 @@ async fn create(rig: &Rig, kind: GuestKind, n: u32, protected: bool) -> Order {
         notes: "before {{node}} is upgraded".parse().unwrap(),
     };
     let mut order = rig.on_guest(kind, n, Params::BackupCreate(params)).await;
-    order.pre = Preconditions { state: order.pre.state, digest: order.pre.digest, ..Preconditions::default() };
+    order.pre =
+        Preconditions { state: order.pre.state, digest: order.pre.digest, ..Preconditions::default() };
     order
 }
 

@@ -97,7 +97,15 @@ async fn a_file_that_is_another_one_or_cannot_be_read_is_not_used() {
 async fn a_template_is_cloned_whole_and_given_its_options() {
     for (kind, n) in [(Qemu, 102), (Lxc, 201)] {
         let rig = Rig::start().await;
-        rig.set(n, "net3", if kind == Qemu { json!("virtio=BC:24:11:00:00:99,bridge=vmbr0") } else { json!("name=eth3,bridge=vmbr0,hwaddr=BC:24:11:00:00:99") });
+        rig.set(
+            n,
+            "net3",
+            if kind == Qemu {
+                json!("virtio=BC:24:11:00:00:99,bridge=vmbr0")
+            } else {
+                json!("name=eth3,bridge=vmbr0,hwaddr=BC:24:11:00:00:99")
+            },
+        );
         let source = template(&rig, kind, n).await;
         let outcome = rig.carry_out(&order(&rig, params(kind, 300, source))).await;
         assert!(outcome.is_success(), "{outcome}");

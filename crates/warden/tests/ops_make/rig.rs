@@ -99,7 +99,9 @@ impl Rig {
             state_dir: dir.path().join("state"),
             socket: dir.path().join("socket"),
             allowed_uids: vec![0],
+            reader_uids: vec![],
             runner_socket: None,
+            privileged_socket: None,
             sessions_per_operator: 1,
             host_root: dir.path().join("host"),
             proxmox: ProxmoxConfig {
@@ -201,12 +203,8 @@ impl Rig {
         let Known::Known(volumes) = seen.volumes.clone() else { panic!("{:?}", seen.volumes) };
         let Known::Known(ha) = seen.ha.clone() else { panic!("{:?}", seen.ha) };
         let Known::Known(replication) = seen.replication.clone() else { panic!("{:?}", seen.replication) };
-        order.guest = Some(GuestRef {
-            vmid: vmid(n),
-            kind,
-            name: seen.name.clone(),
-            identity: seen.identity.clone(),
-        });
+        order.guest =
+            Some(GuestRef { vmid: vmid(n), kind, name: seen.name.clone(), identity: seen.identity.clone() });
         order.pre = Preconditions {
             state: Some(seen.state),
             digest: Some(seen.digest.parse().unwrap()),
@@ -245,8 +243,11 @@ impl Rig {
     /// Makes a backup without the warden.
     pub(crate) async fn back_up(&self, kind: GuestKind, n: u32) -> BackupRef {
         let before = self.backups(kind, n).await;
-        let backup = proxmox_client::Backup::new(warden::world::client_vmid(vmid(n)), "local".parse().unwrap());
-        let proxmox_client::Started::Task(upid) = self.client.backup(&backup).await.unwrap() else { panic!() };
+        let backup =
+            proxmox_client::Backup::new(warden::world::client_vmid(vmid(n)), "local".parse().unwrap());
+        let proxmox_client::Started::Task(upid) = self.client.backup(&backup).await.unwrap() else {
+            panic!()
+        };
         self.client.wait_task(&upid, Duration::from_secs(60)).await;
         // Names have seconds in them.
         self.later(2);
@@ -264,8 +265,8 @@ impl Rig {
         let answer = questions::answer(&self.warden, question).await;
         match answer {
             WardenAnswer::Answered { reply: Reply::Plan { plan } } => {
-                let (plan, named) =
-                    Plan::verify(&plan, &draft.host.id, &self.host_key(), draft).map_err(|e| e.to_string())?;
+                let (plan, named) = Plan::verify(&plan, &draft.host.id, &self.host_key(), draft)
+                    .map_err(|e| e.to_string())?;
                 Ok((plan, Order { plan: Some(named), ..draft.clone() }))
             }
             WardenAnswer::Answered { reply: Reply::Refused { code, why } } => Err(format!("{code}: {why}")),
@@ -299,7 +300,12 @@ impl Rig {
     }
 
     /// The same, and at the `nth` time that a call is announced the world is changed.
-    pub(crate) async fn change_at(&self, order: &Order, state: OrderState, change: impl FnOnce(&Self)) -> Outcome {
+    pub(crate) async fn change_at(
+        &self,
+        order: &Order,
+        state: OrderState,
+        change: impl FnOnce(&Self),
+    ) -> Outcome {
         let (progress, mut states) = mpsc::channel(64);
         let running = tokio::spawn(orders::order(self.warden.clone(), self.envelope(order), progress));
         while let Some(now) = states.recv().await {
