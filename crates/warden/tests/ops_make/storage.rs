@@ -17,15 +17,14 @@ const GIB: u64 = 1 << 30;
 fn allow(rig: &Rig) {
     rig.change(|w| {
         for who in ["writ@pve", "writ@pve!act"] {
-            w.access.grant("/storage", who, "PVEDatastoreAdmin");
+            w.access.grant("/", who, "Administrator");
         }
     });
 }
 
 async fn unused(rig: &Rig, kind: GuestKind, n: u32) -> Order {
     let volume = format!("tank:{}-{n}-disk-7", if kind == Qemu { "vm" } else { "subvol" });
-    rig.set(n, "unused0", volume.as_str());
-    rig.change(|w| drop(w.guests.get_mut(&n).unwrap().sizes.insert(volume.clone(), GIB)));
+    rig.set(n, "unused0", format!("{volume},size=1G"));
     let volume = volume.parse().unwrap();
     let params = VolumeDeleteParams { volume, owner: VolumeOwner::Guest {} };
     rig.on_guest(kind, n, Params::VolumeDelete(params)).await
