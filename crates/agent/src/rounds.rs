@@ -34,14 +34,24 @@ pub struct Attempts {
 }
 
 /// A step without the digest that it was based on: a reading that changed is no new attempt.
-type StepKey = (Vmid, &'static str, String);
+type StepKey = (Option<Vmid>, &'static str, String);
 
 fn key(step: &Step) -> StepKey {
     let detail = match step {
-        Step::Start { .. } | Step::SetTags { .. } => String::new(),
         Step::SnapshotCreate { snapshot, .. } => snapshot.to_string(),
+        Step::Grow { disk, .. } => disk.to_string(),
+        Step::Backup { storage, .. } => storage.to_string(),
+        Step::TemplateDownload { storage, template, .. } => format!("{storage}:{template}"),
+        // Two fields can share a kind.
+        Step::Start { .. }
+        | Step::SetTags { .. }
+        | Step::SetCores { .. }
+        | Step::SetMemory { .. }
+        | Step::SetOnboot { .. }
+        | Step::SetDescription { .. }
+        | Step::CreateFromTemplate(_) => step.field().to_string(),
     };
-    (step.guest().vmid, step.kind(), detail)
+    (step.vmid(), step.kind(), detail)
 }
 
 impl Attempts {
@@ -276,7 +286,7 @@ mod tests {
             sign(Event::Step {
                 generation: 1,
                 kind: "guest.start".into(),
-                vmid: 100.try_into().unwrap(),
+                vmid: Some(100.try_into().unwrap()),
                 what: "start".parse().unwrap(),
                 outcome,
             })
@@ -294,8 +304,9 @@ mod tests {
         let began = sign(Event::StepStarted {
             generation: 1,
             kind: "guest.start".into(),
-            vmid: 100.try_into().unwrap(),
+            vmid: Some(100.try_into().unwrap()),
             what: "start".parse().unwrap(),
+            effect: None,
         });
         assert!(step_outcome(&began).unwrap_err().contains("not how it ended"), "a beginning is no success");
         let other = sign(Event::Enrolled {

@@ -35,7 +35,7 @@ pub(crate) fn receipt(seq: Option<u64>, op: Option<Sha256>, outcome: Outcome) ->
         None => Event::Step {
             generation: 1,
             kind: "guest.start".to_owned(),
-            vmid: 100.try_into().unwrap(),
+            vmid: Some(100.try_into().unwrap()),
             what: "a step".parse().unwrap(),
             outcome,
         },

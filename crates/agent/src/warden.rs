@@ -333,6 +333,7 @@ impl Warden {
             | WardenAnswer::SessionReady { .. }
             | WardenAnswer::Policy { .. }
             | WardenAnswer::Queue { .. }
+            | WardenAnswer::Smart(_)
             | WardenAnswer::Answered { .. }
             | WardenAnswer::Results { .. }
             | WardenAnswer::Result { .. }

@@ -322,9 +322,6 @@ impl Order {
             if guest.identity.is_empty() {
                 return missing("guest.identity (a UUID, MAC addresses or volumes)");
             }
-            if guest.identity.giid.is_some() {
-                return missing("guest.identity without giid (instance ids are not built yet)");
-            }
             together::check_guest(guest).map_err(wrong)?;
         }
         let cluster = self.host.cluster.as_deref().unwrap_or_default();

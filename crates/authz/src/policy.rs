@@ -13,6 +13,7 @@ use crate::namespace::Namespace;
 use crate::order::Kind;
 
 pub mod allowed_signers;
+pub mod bounds;
 pub mod chain;
 mod check;
 mod credential;
@@ -21,6 +22,7 @@ pub mod krl;
 pub mod store;
 pub mod words;
 
+pub use bounds::Bounds;
 pub use credential::{Authority, CERT_VALIDITY_S, Credential, MAX_CERT_VALIDITY_S, VerifiedKey};
 
 /// Longest validity that a policy may allow: plan-bound orders, seconds.
@@ -136,33 +138,6 @@ pub struct Rule {
     pub standing: bool,
     /// Longest `exp - nbf`.
     pub max_validity_s: u64,
-}
-
-/// What the hub may have changed without a signature. Everything not allowed here is refused.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Bounds {
-    /// Ranges of VMIDs that may be touched at all, first and last.
-    pub guests: Vec<(Vmid, Vmid)>,
-    /// May guests be started?
-    pub start: bool,
-    /// May tags be changed?
-    pub tags: bool,
-    /// May snapshots be taken? Only with the space guard below.
-    pub snapshots: bool,
-    /// Most snapshots of one guest after the step.
-    pub max_snapshots_per_guest: u32,
-    /// Most percent of a pool's data and of its metadata in use for a step that consumes space.
-    pub max_pool_used_percent: u32,
-    /// Most unsigned changes in any hour.
-    pub max_changes_per_hour: u32,
-}
-
-impl Bounds {
-    /// Whether the guest may be touched by unsigned steps.
-    pub fn allows_guest(&self, vmid: Vmid) -> bool {
-        self.guests.iter().any(|(first, last)| (*first..=*last).contains(&vmid))
-    }
 }
 
 /// A policy that is consistent, with the hash of the bytes it came from.

@@ -5,6 +5,7 @@
 //! verified one. A refusal of an order that nobody known signed is signed too, but stands outside
 //! the chain ([`Receipt::entry`] is none), so that a hub cannot fill the disk with junk orders.
 
+use protocol::plan::Effect;
 use protocol::text::SafeText;
 use protocol::{Ed25519Key, Fingerprint, HostId, HostName, Sha256, Signed, Vmid};
 use serde::{Deserialize, Serialize};
@@ -137,10 +138,14 @@ pub enum Event {
         generation: u64,
         /// Kind.
         kind: String,
-        /// The guest.
-        vmid: Vmid,
+        /// The guest; none where no guest changes.
+        vmid: Option<Vmid>,
         /// The step in words.
         what: SafeText,
+        /// Which field in which direction: what rates and reversals are counted from, also after a restart.
+        /// Absent in logs of before it existed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        effect: Option<Effect>,
     },
     /// An unsigned step ended, or was refused.
     Step {
@@ -148,8 +153,8 @@ pub enum Event {
         generation: u64,
         /// Kind.
         kind: String,
-        /// The guest.
-        vmid: Vmid,
+        /// The guest; none where no guest changes.
+        vmid: Option<Vmid>,
         /// The step in words.
         what: SafeText,
         /// How it ended.

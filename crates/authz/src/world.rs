@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::order::{Backing, Kind, Order};
 use crate::refusal::RefusalCode;
 
-pub use guest::{guest, snapshot_free, startable};
+pub use guest::{guest, snapshot_free, startable, volume_in};
 
 /// Why not: the rule and the sentence.
 pub type Refused = (RefusalCode, String);

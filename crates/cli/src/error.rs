@@ -45,6 +45,7 @@ pub fn failure_status(command: &Command) -> u8 {
         | Command::Host(_)
         | Command::Apply(_)
         | Command::Plan(_)
+        | Command::Look(_)
         | Command::Op(_)
         | Command::Show { .. }
         | Command::Sign(_)

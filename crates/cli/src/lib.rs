@@ -44,6 +44,7 @@ pub mod policy_file;
 pub mod prepare;
 pub mod render;
 pub mod render_host;
+pub mod render_world;
 pub mod resolve;
 pub mod result;
 pub mod script;

@@ -28,6 +28,7 @@ pub fn look(order: &Order) -> Look {
     let owner = match &order.params {
         Params::BackupDelete(params) => Some(Owner { vmid: params.owner.vmid, kind: params.owner.kind }),
         Params::BackupPrune(params) => Some(Owner { vmid: params.owner.vmid, kind: params.owner.kind }),
+        Params::BackupProtect(params) => Some(Owner { vmid: params.owner.vmid, kind: params.owner.kind }),
         _ => order
             .guest
             .as_ref()
@@ -42,8 +43,13 @@ pub fn look(order: &Order) -> Look {
         Params::BackupPrune(params) => look.storages = vec![params.storage.clone()],
         Params::GuestCreate(params) => {
             (look.vmids, look.backing) = (true, true);
-            if let TemplateSource::Guest { vmid, .. } = &params.template {
-                look.template = Some(*vmid);
+            match &params.template {
+                TemplateSource::Archive { .. } => {}
+                TemplateSource::Guest { vmid, .. } => look.template = Some(*vmid),
+                TemplateSource::Backup { volume, .. } => {
+                    look.owner = volume.backup_owner().map(|(kind, vmid)| Owner { vmid, kind });
+                    look.storages = vec![volume.storage()];
+                }
             }
         }
         Params::VolumeDelete(params) => {

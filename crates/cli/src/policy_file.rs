@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use authz::order::Binding;
+use authz::policy::bounds::{Amounts, Fields, Grow, Rates, Switch};
 use authz::policy::{
     Bounds, Credential, MAX_VALIDITY_IMMEDIATE_S, Operator, PolicyDocument, PolicyError, Role, Rule,
 };
@@ -11,6 +12,8 @@ use protocol::text::printable;
 use protocol::{HostName, Vmid};
 
 use crate::text::{span, utc};
+
+mod bounds;
 
 /// What the operators of a first policy may order. Everything else is refused by the host.
 const KINDS: [Kind; 7] = [
@@ -111,6 +114,8 @@ pub fn first_policy(
             max_snapshots_per_guest: 5,
             max_pool_used_percent: 80,
             max_changes_per_hour: 60,
+            fields: Some(first_fields()),
+            rates: Some(Rates::default()),
         },
         revoked: vec![],
     };
@@ -118,6 +123,22 @@ pub fn first_policy(
     match Policy::decode(&document.encode()) {
         Ok(_) => Ok(document),
         Err(source) => Err(PolicyInitError::Inconsistent { why: source.to_string(), source }),
+    }
+}
+
+/// What 2.13 of the specification allows by default. Backups, downloads and new guests need names of storages
+/// and templates, which nobody knows here.
+fn first_fields() -> Fields {
+    let amounts = |min, max| Some(Amounts { up_percent: 50, down_percent: 50, min, max });
+    Fields {
+        cores: amounts(1, 32),
+        memory: amounts(128, 128 * 1024),
+        onboot: Some(Switch { on: true, off: true }),
+        description: true,
+        grow: Some(Grow { max_bytes_per_step: 32 << 30, max_bytes_per_guest_and_day: 64 << 30 }),
+        backups: None,
+        downloads: None,
+        create: None,
     }
 }
 
@@ -193,19 +214,7 @@ pub fn describe(policy: &Policy) -> String {
         );
     }
     text.push_str("\nMay change without a signature (from desired state, `writ apply`)\n");
-    let yes = |yes: bool| if yes { "yes" } else { "no" };
-    let ranges = bounds.guests.iter().map(|(first, last)| format!("{first}-{last}"));
-    let _ = writeln!(text, "  guests              {}", list(ranges));
-    let _ = writeln!(text, "  start a guest       {}", yes(bounds.start));
-    let _ = writeln!(text, "  set its tags        {}", yes(bounds.tags));
-    let _ = writeln!(
-        text,
-        "  take a snapshot     {} (at most {} per guest, and only while the pool stays under {} %)",
-        yes(bounds.snapshots),
-        bounds.max_snapshots_per_guest,
-        bounds.max_pool_used_percent
-    );
-    let _ = writeln!(text, "  changes per hour    at most {}", bounds.max_changes_per_hour);
+    bounds::describe(&mut text, bounds);
     if !revoked.is_empty() {
         let _ = writeln!(text, "\nRevoked keys\n  {}", list(revoked.iter()));
     }
@@ -276,6 +285,8 @@ mod tests {
             "snapshot.rollback",
             "snapshot.rollback   1 of role operators, bound to a plan, valid for at most 60 min",
             "100-999999999",
+            "set its cores       up to 50 % more or 50 % less in a day, from 1 to 32",
+            "make a guest        no",
             &policy.hash().to_string(),
             "job.run             1 of role operators, without a plan, valid for at most 60 min",
             "session.open        1 of role operators, without a plan, valid for at most 10 min",

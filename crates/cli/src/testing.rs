@@ -12,7 +12,7 @@ use protocol::{
 };
 
 use crate::policy_file::first_policy;
-use crate::prepare::{Circumstances, Wish, prepare};
+use crate::prepare::{Circumstances, SnapshotWish, Wish, of_report, prepare};
 use crate::resolve::{Believed, Memory, judge};
 
 pub(crate) const NOW: u64 = 1_795_323_838;
@@ -240,9 +240,10 @@ pub(crate) fn world(vmid: u32) -> authz::world::World {
 
 /// A rollback on host 1, valid for ten minutes from [`NOW`].
 pub(crate) fn order() -> authz::Order {
-    let wish = Wish::Rollback { snapshot: "before-update".parse().unwrap(), start: false };
     let vmid = Vmid::try_from(101).unwrap();
-    prepare(&believed(1, "web1"), &policy(), &report(vec![guest(101)]), vmid, &wish, with()).unwrap()
+    let wish = SnapshotWish::Rollback { snapshot: "before-update".parse().unwrap(), start: false };
+    let world = of_report(&report(vec![guest(101)]), Some(vmid));
+    prepare(&believed(1, "web1"), &policy(), &world, &Wish::Snapshot(vmid, wish), with()).unwrap()
 }
 
 pub(crate) fn report(guests: Vec<GuestReport>) -> HostReport {

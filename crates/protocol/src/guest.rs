@@ -21,7 +21,8 @@ pub struct GuestIdentity {
     pub macs: Vec<String>,
     /// Volume ids of all owned volumes, sorted.
     pub volids: Vec<String>,
-    /// Instance id given by the warden at first sight. Always null so far.
+    /// Instance id, given by the warden when an operator puts the guest into its care; 32 lower-case hex digits.
+    /// Only the warden knows it, so where it is not stated it is not compared.
     pub giid: Option<String>,
 }
 
@@ -57,7 +58,7 @@ impl GuestIdentity {
             (*meta_ctime == now.meta_ctime, "meta_ctime"),
             (*macs == now.macs, "macs"),
             (*volids == now.volids, "volids"),
-            (*giid == now.giid, "giid"),
+            (giid.is_none() || *giid == now.giid, "giid"),
         ]
         .into_iter()
         .filter_map(|(same, name)| (!same).then_some(name))
@@ -134,10 +135,14 @@ mod tests {
             giid: None,
         };
         assert!(old.differences(&old).is_empty());
-        assert_eq!(
-            old.differences(&GuestIdentity { giid: Some("x".into()), ..GuestIdentity::default() }),
-            ["smbios_uuid", "vmgenid", "meta_ctime", "macs", "volids", "giid"]
-        );
+        let all = ["smbios_uuid", "vmgenid", "meta_ctime", "macs", "volids"];
+        assert_eq!(old.differences(&GuestIdentity::default()), all);
+        // An instance id that nobody stated is not compared; one that was stated must be the same.
+        let given = |giid: Option<&str>| GuestIdentity { giid: giid.map(str::to_owned), ..old.clone() };
+        assert!(old.differences(&given(Some("x"))).is_empty());
+        assert!(given(Some("x")).differences(&given(Some("x"))).is_empty());
+        assert_eq!(given(Some("x")).differences(&given(Some("y"))), ["giid"]);
+        assert_eq!(given(Some("x")).differences(&old), ["giid"]);
         assert!(GuestIdentity::default().is_empty());
     }
 }

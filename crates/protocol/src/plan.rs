@@ -4,69 +4,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::guest::GuestRef;
-use crate::ids::{SnapshotName, Tag, Vmid};
+use crate::ids::Vmid;
 
-/// One unsigned, benign change. The warden checks every one against host-local bounds and does
-/// not trust the agent's reading of the world.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Step {
-    /// Start a stopped guest.
-    Start {
-        /// Which.
-        guest: GuestRef,
-    },
-    /// Replace the guest's tags.
-    SetTags {
-        /// Which.
-        guest: GuestRef,
-        /// Digest of the configuration that was read: compare-and-set.
-        digest: String,
-        /// All tags it shall have, sorted.
-        tags: Vec<Tag>,
-    },
-    /// Take a snapshot (without memory).
-    SnapshotCreate {
-        /// Which.
-        guest: GuestRef,
-        /// Its new name.
-        snapshot: SnapshotName,
-    },
-}
+mod step;
 
-impl Step {
-    /// The guest that it changes.
-    pub fn guest(&self) -> &GuestRef {
-        match self {
-            Self::Start { guest } | Self::SetTags { guest, .. } | Self::SnapshotCreate { guest, .. } => guest,
-        }
-    }
-
-    /// The order kind it corresponds to.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Start { .. } => "guest.start",
-            Self::SetTags { .. } => "guest.tag",
-            Self::SnapshotCreate { .. } => "snapshot.create",
-        }
-    }
-}
-
-impl std::fmt::Display for Step {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let guest = self.guest();
-        write!(f, "{} {} {} ({})", self.kind(), guest.kind, guest.vmid, guest.name)?;
-        match self {
-            Self::Start { .. } => Ok(()),
-            Self::SetTags { tags, .. } => {
-                let tags: Vec<_> = tags.iter().map(Tag::as_str).collect();
-                write!(f, " to {}", if tags.is_empty() { "none".into() } else { tags.join(", ") })
-            }
-            Self::SnapshotCreate { snapshot, .. } => write!(f, " as {snapshot}"),
-        }
-    }
-}
+pub use step::{Cores, Direction, DiskSize, Effect, Field, MemoryMib, NewGuest, Pin, Step, StepError};
 
 /// Something wanted that no unsigned step can bring about now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -55,6 +55,7 @@ pub(crate) fn policy() -> PolicyDocument {
             max_snapshots_per_guest: 0,
             max_pool_used_percent: 80,
             max_changes_per_hour: 0,
+            ..Bounds::default()
         },
         revoked: vec![],
     }

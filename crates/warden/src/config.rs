@@ -10,6 +10,8 @@ use proxmox_client::{
 };
 use serde::Deserialize;
 
+use crate::bounds::LocalBounds;
+
 /// Why there is no usable configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigProblem {
@@ -24,6 +26,9 @@ pub enum ConfigProblem {
         "allowed_uids is empty, so nobody could ask the warden for anything: put the agent's user id there (id -u writ)"
     )]
     NobodyAllowed,
+    /// More than any policy can allow.
+    #[error("[bounds] {0}")]
+    Bounds(String),
     /// Not an address of the API.
     #[error("[proxmox] api: {0}")]
     Endpoint(#[from] EndpointError),
@@ -63,13 +68,16 @@ pub struct WardenConfig {
     pub sessions_per_operator: u32,
     /// The API to act on.
     pub proxmox: ProxmoxConfig,
+    /// What this host allows less than its policy without a signature.
+    #[serde(default)]
+    pub bounds: LocalBounds,
     /// Where the host's own files are looked for: `/sys`, `/proc`, `/run/udev`, templates. Anything but `/`
     /// is for tests.
-    #[serde(default = "host_root")]
+    #[serde(default = "slash")]
     pub host_root: PathBuf,
 }
 
-fn host_root() -> PathBuf {
+fn slash() -> PathBuf {
     PathBuf::from("/")
 }
 
@@ -105,6 +113,7 @@ impl WardenConfig {
         if config.allowed_uids.is_empty() {
             return Err(ConfigProblem::NobodyAllowed);
         }
+        config.bounds.check().map_err(ConfigProblem::Bounds)?;
         Ok(config)
     }
 }
@@ -139,6 +148,16 @@ mod tests {
         let config: WardenConfig = parse_toml("warden.toml.example", text).unwrap();
         assert_eq!(config.proxmox.api, "https://127.0.0.1:8006");
         assert_eq!((config.runner_socket, config.sessions_per_operator), (None, 1));
+        assert_eq!(config.bounds, LocalBounds::default());
+        // The commented section says every key that there is, and tightens.
+        let at = text.find("# [bounds]").unwrap();
+        let bounds: String =
+            text[at..].lines().map(|l| format!("{}\n", l.trim_start_matches("# "))).collect();
+        let config: WardenConfig =
+            parse_toml("warden.toml.example", &format!("{}{bounds}", &text[..at])).unwrap();
+        config.bounds.check().unwrap();
+        let shown = format!("{:?}", config.bounds);
+        assert!(!shown.contains("None") && !config.bounds.forbid.is_empty(), "{shown}");
         let lines: Vec<&str> = text.lines().map(|l| l.trim_start_matches("# ")).collect();
         let line = |key: &str| *lines.iter().find(|l| l.starts_with(key)).unwrap();
         let with = format!(
@@ -166,6 +185,13 @@ mod tests {
             ("# privileged_socket", "privileged_sock", "did you mean `privileged_socket`"),
             ("# runner_socket", "runer_socket", "did you mean `runner_socket`"),
             ("# sessions_per_operator = 1", "sessions_per_operator = -1", "line "),
+            ("# [bounds]", "[bounds]\nmax_guest_per_hour = 1\n#", "did you mean `max_guests_per_hour`"),
+            (
+                "# [bounds]",
+                "[bounds]\nmax_changes_per_hour = 1000\n#",
+                "[bounds] max_changes_per_hour = 1000: nothing",
+            ),
+            ("# [bounds]", "[bounds]\nallow = [\"power\"]\n#", "line "),
         ] {
             std::fs::write(&path, good.replacen(from, to, 1)).unwrap();
             let error = WardenConfig::load(&path).unwrap_err().to_string();

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use authz::files::{self, FileError};
 use authz::journal::{Compacted, JournalError, NonceJournal};
@@ -20,6 +21,7 @@ use authz::{Authorized, Event, Order, Receipt};
 use protocol::{Bytes, Envelope, Nonce, Sha256, Signed};
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::{Clock, History};
 use crate::check;
 use crate::identity::Identity;
 use crate::ops::Program;
@@ -196,8 +198,10 @@ struct Seen {
     /// Sessions that were ready.
     ready: BTreeSet<Sha256>,
     refused: BTreeSet<Sha256>,
-    /// Times of unsigned changes that were begun.
-    steps: Vec<u64>,
+    /// Unsigned changes that were begun.
+    steps: History,
+    /// Runs from the moment on when the log was read.
+    clock: Option<(Clock, Instant)>,
     /// Times at which a device key was vouched for.
     enrolled: Vec<u64>,
     device: Option<protocol::Fingerprint>,
@@ -208,7 +212,20 @@ struct Seen {
 }
 
 impl Seen {
+    /// The time by which rates are counted. `wall` is that of the log's entry, which counts by itself only
+    /// while the log is read.
+    fn at(&self, wall: u64) -> u64 {
+        self.clock.as_ref().map_or(wall, |(clock, opened)| clock.at(opened.elapsed()))
+    }
+
+    /// The log was read: from now on time is what passes.
+    fn start_clock(&mut self) {
+        let clock = Clock::new(crate::now(), self.steps.last(), Duration::ZERO);
+        self.clock = Some((clock, Instant::now()));
+    }
+
     fn visit(&mut self, receipt: &Receipt) {
+        self.steps.visit(&receipt.event, self.at(receipt.time));
         let first = receipt.entry.is_some_and(|entry| entry.seq == 0);
         self.headless |= first && !matches!(receipt.event, Event::Enrolled { .. });
         match &receipt.event {
@@ -225,12 +242,11 @@ impl Seen {
             Event::Order { op, .. } => {
                 self.ended.insert(*op, receipt.entry.map_or(0, |entry| entry.seq));
             }
-            Event::StepStarted { .. } => self.steps.push(receipt.time),
             Event::SessionReady { op, .. } => {
                 self.ready.insert(*op);
             }
             Event::PolicyAdvanced { .. } | Event::Revoked { .. } => self.policies.push(receipt.event.clone()),
-            Event::Step { .. } => {}
+            Event::StepStarted { .. } | Event::Step { .. } => {}
         }
     }
 
@@ -280,7 +296,9 @@ impl Ledger {
         };
         let policies = Policies::create(directory, identity.policy.clone(), boot_id)?;
         let boot_id = boot_id.to_owned();
-        Ok(Self { identity, boot_id, orders, journal, log, policies, seen: Seen::default() })
+        let mut seen = Seen::default();
+        seen.start_clock();
+        Ok(Self { identity, boot_id, orders, journal, log, policies, seen })
     }
 
     /// Opens the ledger of an enrolled host, verifies it, and says what a crash left behind.
@@ -293,6 +311,7 @@ impl Ledger {
         let mut seen = Seen::default();
         let log =
             AuditLog::open(directory, &identity.host_id, &identity.host_key.public(), |r| seen.visit(r))?;
+        seen.start_clock();
         let orders = directory.join(ORDERS);
         files::prepare_state_dir(&orders)?;
         let open = read_open(&orders)?;
@@ -466,9 +485,9 @@ impl Ledger {
         self.seen.refused.contains(op)
     }
 
-    /// Times of unsigned changes, oldest first.
-    pub fn step_times(&self) -> &[u64] {
-        &self.seen.steps
+    /// Unsigned changes that were begun, and the time by which they are counted.
+    pub fn history(&self) -> (&History, u64) {
+        (&self.seen.steps, self.seen.at(crate::now()))
     }
 
     /// The device key that was last vouched for, and when keys were vouched for, oldest first.

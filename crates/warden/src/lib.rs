@@ -11,9 +11,11 @@
 //! | [`identity`] | host id, host key and policy on disk; first enrollment |
 //! | [`ledger`] | journal, log and open orders: everything that must survive |
 //! | [`policies`] | the policy chain that the host lives by, and its clock's signed floor |
+//! | [`adopted`] | guests in Writ's care, each with an instance id |
 //! | [`world`] | reads guests, backups, storages from Proxmox |
 //! | [`ops`] | pure: what an order does, as data: calls, tasks, what the world shows afterwards |
-//! | [`check`] | pure: who carries a kind out, is a step inside the bounds? |
+//! | [`check`] | pure: who carries a kind out? |
+//! | [`bounds`] | pure: is an unsigned step inside the bounds and rates? |
 //! | [`space`] | pure: is enough room known to be free? |
 //! | [`exec`] | carries out a program: each call once, its task followed, the world read again |
 //! | [`queue`] | who may work on which guest and storage, and who waits |
@@ -35,7 +37,9 @@
 //! check, no request that carries unsigned text to a shell, no byte of a session, no network peer but
 //! Proxmox.
 
+pub mod adopted;
 pub mod answers;
+pub mod bounds;
 pub mod check;
 pub mod config;
 pub mod console;

@@ -63,10 +63,12 @@ impl Warden {
         if order.kind() == Kind::PlanApprove {
             return Err(ops::not_yet(order));
         }
-        let (seen, _) = world::read(&self.near(), &Wanted::of_order(order))
+        let (mut seen, _) = world::read(&self.near(), &Wanted::of_order(order))
             .await
             .map_err(|error| (RefusalCode::Proxmox, format!("the world could not be read: {error}")))?;
+        self.recognize(&mut seen, order.guest.as_ref().map(|guest| guest.vmid))?;
         authz::world::check(order, &seen)?;
+        self.can_care(order)?;
         let program = ops::program_of(order, &seen)?;
         crate::orders::proxmox::may(self, &program).await?;
         Ok((seen, program))

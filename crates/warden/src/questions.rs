@@ -35,7 +35,8 @@ async fn look(warden: &Warden, look: &Look) -> Result<Reply, Refused> {
         },
         None => None,
     };
-    let (world, _) = world::read(&warden.near(), &Wanted::of_look(look, guest)).await.map_err(proxmox)?;
+    let (mut world, _) = world::read(&warden.near(), &Wanted::of_look(look, guest)).await.map_err(proxmox)?;
+    warden.recognize(&mut world, look.guest)?;
     let json = serde_json::to_vec(&world)
         .map_err(|error| (RefusalCode::Proxmox, format!("the world cannot be written down: {error}")))?;
     // Two thirds of a frame, because of base64.

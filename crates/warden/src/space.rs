@@ -27,29 +27,47 @@ pub fn check(
         return Err(unknown("the guest's storage is not known"));
     }
     for name in names {
-        let storage = storages
-            .iter()
-            .find(|storage| storage.storage == name)
-            .ok_or_else(|| unknown(&format!("storage {name} is not listed")))?;
-        if storage.active != Some(true) {
-            return Err(unknown(&format!("storage {name} is not active")));
-        }
-        let total = storage.total.filter(|total| *total > 0);
-        let (Some(total), Some(used)) = (total, storage.used) else {
-            return Err(unknown(&format!("the use of storage {name} is not known")));
-        };
-        within(&format!("storage {name}"), used, total, max_percent)?;
-        if storage.plugin.as_deref() == Some("lvmthin") {
-            thin_pool(name, total, pools, max_percent)?;
-        } else if storage.plugin.is_none() {
-            return Err(unknown(&format!("the kind of storage {name} is not known")));
-        }
+        room(name, 0, storages, pools, max_percent)?;
+    }
+    Ok(())
+}
+
+/// Checks that a storage and its pool are under the bound with so many bytes more.
+pub fn room(
+    name: &str,
+    bytes: u64,
+    storages: &[StorageStatus],
+    pools: Option<&[ThinPool]>,
+    max_percent: u32,
+) -> Result<(), Refused> {
+    let storage = storages
+        .iter()
+        .find(|storage| storage.storage == name)
+        .ok_or_else(|| unknown(&format!("storage {name} is not listed")))?;
+    if storage.active != Some(true) {
+        return Err(unknown(&format!("storage {name} is not active")));
+    }
+    let total = storage.total.filter(|total| *total > 0);
+    let (Some(total), Some(used)) = (total, storage.used) else {
+        return Err(unknown(&format!("the use of storage {name} is not known")));
+    };
+    within(&format!("storage {name}"), used, bytes, total, max_percent)?;
+    if storage.plugin.as_deref() == Some("lvmthin") {
+        thin_pool(name, total, bytes, pools, max_percent)?;
+    } else if storage.plugin.is_none() {
+        return Err(unknown(&format!("the kind of storage {name} is not known")));
     }
     Ok(())
 }
 
 /// A storage does not say which pool it is on; every pool of its size has to be under the bound.
-fn thin_pool(storage: &str, total: u64, pools: Option<&[ThinPool]>, max_percent: u32) -> Result<(), Refused> {
+fn thin_pool(
+    storage: &str,
+    total: u64,
+    bytes: u64,
+    pools: Option<&[ThinPool]>,
+    max_percent: u32,
+) -> Result<(), Refused> {
     let pools = pools.ok_or_else(|| unknown("the thin pools could not be read (needs Sys.Audit on /)"))?;
     let mut candidates = pools.iter().filter(|pool| pool.lv_size == Some(total)).peekable();
     if candidates.peek().is_none() {
@@ -59,20 +77,32 @@ fn thin_pool(storage: &str, total: u64, pools: Option<&[ThinPool]>, max_percent:
         let what = format!("thin pool {}", pool.lv);
         let known =
             |value: Option<u64>| value.ok_or_else(|| unknown(&format!("the use of {what} is not known")));
-        within(&what, known(pool.used)?, total, max_percent)?;
+        within(&what, known(pool.used)?, bytes, total, max_percent)?;
         let metadata = known(pool.metadata_size.filter(|size| *size > 0))?;
-        within(&format!("metadata of {what}"), known(pool.metadata_used)?, metadata, max_percent)?;
+        within(&format!("metadata of {what}"), known(pool.metadata_used)?, 0, metadata, max_percent)?;
     }
     Ok(())
 }
 
-fn within(what: &str, used: u64, total: u64, max_percent: u32) -> Result<(), Refused> {
+/// `more` is what the step adds; 0 where nobody can say.
+fn within(what: &str, used: u64, more: u64, total: u64, max_percent: u32) -> Result<(), Refused> {
     let percent = u128::from(used) * 100 / u128::from(total);
-    if percent >= u128::from(max_percent) {
+    let after = (u128::from(used) + u128::from(more)) * 100 / u128::from(total);
+    if after >= u128::from(max_percent) {
+        if after > percent {
+            return Err((
+                RefusalCode::Space,
+                format!(
+                    "{what} is {percent} % full and would be {after} % full, and the bounds stop at {max_percent} % \
+                     (rule bounds.max_pool_used_percent): make room first"
+                ),
+            ));
+        }
         return Err((
             RefusalCode::Space,
             format!(
-                "{what} is {percent} % full and the policy's bounds stop at {max_percent} %: make room first"
+                "{what} is {percent} % full and the bounds stop at {max_percent} % \
+                 (rule bounds.max_pool_used_percent): make room first"
             ),
         ));
     }
@@ -111,6 +141,21 @@ mod tests {
             assert_eq!(code, RefusalCode::Space);
             why
         })
+    }
+
+    /// What a step adds counts before it is there.
+    #[test]
+    fn room_must_be_free_afterwards_too() {
+        let pools = [pool(700, 10)];
+        let run = |bytes, plugin: &str| room("s", bytes, &[storage(plugin, 700)], Some(&pools), 80);
+        for plugin in ["zfspool", "lvmthin"] {
+            run(99, plugin).unwrap();
+            let (code, why) = run(100, plugin).unwrap_err();
+            assert_eq!(code, RefusalCode::Space);
+            assert!(why.contains("70 % full and would be 80 % full"), "{why}");
+            assert!(run(u64::MAX, plugin).is_err());
+        }
+        assert!(room("t", 0, &[storage("dir", 0)], None, 80).unwrap_err().1.contains("not listed"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use protocol::{Bytes, Ed25519Key, Sha256, Signed};
 use proxmox_client::Client;
 use tokio::sync::{Semaphore, watch};
 
+use crate::adopted::Care;
 use crate::config::{ConfigProblem, WardenConfig};
 use crate::identity::{Identity, IdentityError};
 use crate::ledger::{Interrupted, Ledger, LedgerError};
@@ -75,6 +76,8 @@ pub struct Warden {
     /// Who works on what.
     pub queue: Arc<Queue>,
     pub(crate) plans: Mutex<Plans>,
+    /// Guests that were adopted.
+    pub(crate) care: Mutex<Care>,
     fatal: watch::Sender<Option<String>>,
     /// Locked while the warden runs, enrolled or not.
     _lock: std::fs::File,
@@ -119,6 +122,7 @@ impl Warden {
                 }
             }
         };
+        let care = Care::open(&config.state_dir);
         let warden = Self {
             client,
             runner: Runner::new(config.runner_socket.clone()),
@@ -131,6 +135,7 @@ impl Warden {
             state: Mutex::new(state),
             queue: Arc::default(),
             plans: Mutex::default(),
+            care: Mutex::new(care),
             fatal: watch::channel(None).0,
             _lock: lock,
         };

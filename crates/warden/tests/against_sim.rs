@@ -62,6 +62,7 @@ fn policy(operator: &SecretKey) -> PolicyDocument {
             max_snapshots_per_guest: 3,
             max_pool_used_percent: 80,
             max_changes_per_hour: 5,
+            ..Bounds::default()
         },
         revoked: vec![],
     }
@@ -73,9 +74,10 @@ fn config(sim: &Sim, dir: &Path, state: &str) -> WardenConfig {
         socket: dir.join("socket"),
         allowed_uids: vec![0],
         reader_uids: vec![],
-        runner_socket: None,
         privileged_socket: None,
+        runner_socket: None,
         sessions_per_operator: 1,
+        bounds: warden::bounds::LocalBounds::default(),
         host_root: "/".into(),
         proxmox: ProxmoxConfig {
             api: sim.url(),

@@ -83,7 +83,7 @@ fn plan_of(frame: AgentFrame) -> Option<(Plan, Option<String>)> {
 /// Does what a step says to the simulated node.
 fn carry_out(world: &Mutex<World>, step: &Step) {
     let mut world = world.lock().unwrap();
-    let vmid = step.guest().vmid.get();
+    let vmid = step.vmid().unwrap().get();
     match step {
         Step::Start { .. } => {
             let pid = 4711;
@@ -94,7 +94,7 @@ fn carry_out(world: &Mutex<World>, step: &Step) {
             let text = tags.iter().map(|tag| tag.as_str()).collect::<Vec<_>>().join(";");
             world.guests.get_mut(&vmid).unwrap().config.insert("tags".to_owned(), text.into());
         }
-        Step::SnapshotCreate { .. } => panic!("not wanted here"),
+        other => panic!("not wanted here: {other}"),
     }
 }
 

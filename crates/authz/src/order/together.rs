@@ -168,7 +168,7 @@ impl Order {
 /// one order.
 pub(super) fn check_guest(guest: &GuestRef) -> Result<(), Wrong> {
     let GuestRef { vmid: _, kind: _, name, identity } = guest;
-    let GuestIdentity { smbios_uuid, vmgenid, meta_ctime: _, macs, volids, giid: _ } = identity;
+    let GuestIdentity { smbios_uuid, vmgenid, meta_ctime: _, macs, volids, giid } = identity;
     let id = |id: &Option<String>| {
         id.as_ref().is_none_or(|id| {
             (1..=36).contains(&id.len())
@@ -196,6 +196,8 @@ pub(super) fn check_guest(guest: &GuestRef) -> Result<(), Wrong> {
     )?;
     demand(id(smbios_uuid), "guest.identity.smbios_uuid", "at most 36 of a-z, 0-9 and '-'")?;
     demand(id(vmgenid), "guest.identity.vmgenid", "at most 36 of a-z, 0-9 and '-'")?;
+    let hex = |id: &String| id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    demand(giid.as_ref().is_none_or(hex), "guest.identity.giid", "32 of 0-9 and a-f, or null")?;
     demand(
         macs.iter().all(mac) && sorted(macs),
         "guest.identity.macs",

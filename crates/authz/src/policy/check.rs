@@ -73,13 +73,7 @@ pub(super) fn check(document: &PolicyDocument) -> Result<(), String> {
     if freshness_s.is_some_and(|age| !(3_600..=MAX_FRESHNESS_S).contains(&age)) {
         return Err(format!("freshness_s must be 3600 (an hour) to {MAX_FRESHNESS_S} (a year), or null"));
     }
-    if bounds.max_pool_used_percent > 95 {
-        return Err("bounds.max_pool_used_percent is above 95: a full pool corrupts guests".into());
-    }
-    if let Some((first, last)) = bounds.guests.iter().find(|(first, last)| first > last) {
-        return Err(format!("bounds.guests has the range {first} to {last}"));
-    }
-    Ok(())
+    bounds.check()
 }
 
 /// Somebody must be able to change the policy, with what it does not revoke itself.

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use protocol::{Fingerprint, HostName, Vmid};
+use protocol::{Fingerprint, HostName};
+
+mod bounds;
 
 use super::{Operator, PolicyDocument, Role, Rule};
 
@@ -93,7 +95,7 @@ pub fn diff(old: &PolicyDocument, new: &PolicyDocument) -> Vec<Change> {
     changes.demand("signers for a new policy", old.root.threshold, new.root.threshold);
     rules(&mut changes, &old.rules, &new.rules);
     protected(&mut changes, old, new);
-    bounds(&mut changes, old, new);
+    bounds::bounds(&mut changes, &old.bounds, &new.bounds);
     freshness(&mut changes, old.freshness_s, new.freshness_s);
     for key in new.revoked.iter().filter(|key| !old.revoked.contains(key)) {
         changes.add(Effect::Tightens, format!("key {key} is revoked"));
@@ -233,20 +235,6 @@ fn protected(changes: &mut Changes, old: &PolicyDocument, new: &PolicyDocument) 
     }
 }
 
-fn bounds(changes: &mut Changes, old: &PolicyDocument, new: &PolicyDocument) {
-    let (old, new) = (&old.bounds, &new.bounds);
-    let ranges = |list: &[(Vmid, Vmid)]| -> Vec<String> {
-        list.iter().map(|(first, last)| format!("{first}-{last}")).collect()
-    };
-    changes.members("unsigned changes, guests", &ranges(&old.guests), &ranges(&new.guests));
-    changes.flag("unsigned changes, start a guest", old.start, new.start);
-    changes.flag("unsigned changes, set tags", old.tags, new.tags);
-    changes.flag("unsigned changes, take a snapshot", old.snapshots, new.snapshots);
-    changes.limit("snapshots per guest", old.max_snapshots_per_guest, new.max_snapshots_per_guest);
-    changes.limit("percent of a pool in use", old.max_pool_used_percent, new.max_pool_used_percent);
-    changes.limit("unsigned changes per hour", old.max_changes_per_hour, new.max_changes_per_hour);
-}
-
 fn freshness(changes: &mut Changes, old: Option<u64>, new: Option<u64>) {
     let word = |age: Option<u64>| age.map_or_else(|| "any age".to_owned(), |age| format!("{age} s"));
     if old != new {
@@ -302,7 +290,7 @@ mod tests {
         let mut same = old.clone();
         (same.version, same.issued_at) = (2, old.issued_at + 1);
         assert_eq!(diff(&old, &same), []);
-        let guest = |n: u32| Vmid::try_from(n).unwrap();
+        let guest = |n: u32| protocol::Vmid::try_from(n).unwrap();
         type Edit = fn(&mut PolicyDocument);
         let table: Vec<(Edit, Effect, &str)> = vec![
             (|d| d.roles[0].members.truncate(1), Effect::Tightens, "members of role ops: without bob"),

@@ -66,6 +66,7 @@ pub(crate) fn document() -> PolicyDocument {
             max_snapshots_per_guest: 5,
             max_pool_used_percent: 80,
             max_changes_per_hour: 30,
+            ..Bounds::default()
         },
         revoked: vec![],
     }

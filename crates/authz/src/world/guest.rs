@@ -266,7 +266,7 @@ fn option(config: &BTreeMap<String, String>, key: &str, old: Option<&str>) -> Re
 }
 
 /// What hangs in a slot, by its value: Proxmox writes the volume first, sometimes with its key.
-fn volume_in(value: &str) -> &str {
+pub fn volume_in(value: &str) -> &str {
     let first = value.split(',').next().unwrap_or(value);
     first.strip_prefix("file=").or_else(|| first.strip_prefix("volume=")).unwrap_or(first)
 }

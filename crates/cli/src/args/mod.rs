@@ -1,6 +1,7 @@
 //! The command line, with the help that a newcomer reads first.
 
 mod audit;
+mod op;
 mod orders;
 mod parse;
 mod scripts;
@@ -10,12 +11,13 @@ mod setup;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use protocol::HostName;
+use protocol::{HostName, Vmid};
 
 use crate::text::parse_duration;
 
 pub use audit::{AuditCommand, CompareArgs, ExportArgs, VerifyArgs};
-pub use orders::{CosignArgs, OpArgs, OpCommand, OpOptions, OrderArgs, SignArgs, SubmitArgs, advice};
+pub use op::{Asked, OpCommand, OpOptions};
+pub use orders::{CosignArgs, OrderArgs, SignArgs, SubmitArgs, advice};
 pub use scripts::{PrintArgs, ResultArgs, RunArgs};
 pub use session::{ConnectArgs, CpArgs, GrantArgs, Mode, ModeArgs, SessionsArgs, SessionsCommand, SshArgs};
 pub use setup::{EnrollCommand, LoginArgs, PolicyCommand};
@@ -96,11 +98,18 @@ pub enum Command {
     Apply(ApplyArgs),
     /// Show what a host will do next, and what waits for a signature
     Plan(HostArgs),
+    /// Show how a host, or a guest on it, is right now: what orders are made of
+    #[command(
+        after_help = "The host is asked, and what it answers came through the hub and is not signed. Parts that could not be\n\
+        read say so.\n\nExamples:\n  writ look web1\n  writ look web1 101\n  writ look web1 101 --json"
+    )]
+    Look(LookArgs),
     /// Prepare an order as a file to sign
     #[command(
         subcommand,
-        after_help = "Every fact in the order comes from the host's last report; the host reads each of them again and\n\
-        refuses on any difference. Then sign it with `writ sign order.json`, or with nothing but OpenSSH:\n  \
+        after_help = "Every fact in the order comes from the host, which is asked through the hub; it reads each of them again\n\
+        and refuses on any difference. For a host that does not answer the last report has to do, as far as it\n\
+        tells what the order must name. Then sign it with `writ sign order.json`, or with nothing but OpenSSH:\n  \
         ssh-keygen -Y sign -f ~/.ssh/id_ed25519 -n op.v1@writ order.json\n\nExample:\n  \
         writ op snapshot.rollback web1 101 before-update --start --reason 'undo the update' --ticket OPS-118"
     )]
@@ -260,6 +269,18 @@ pub struct HostArgs {
     /// The host's name
     pub host: HostName,
     /// For programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `writ look`
+#[derive(Debug, Args)]
+pub struct LookArgs {
+    /// The host's name
+    pub host: HostName,
+    /// A guest's number: the guest, and its backups [default: the host's storages, disks and numbers]
+    pub vmid: Option<Vmid>,
+    /// For programs: the answer as the host spells it
     #[arg(long)]
     pub json: bool,
 }

@@ -1,116 +1,12 @@
-//! Orders: preparing, signing, sending, looking.
+//! Orders: signing, sending, looking. Preparing is in `op`.
 
 use std::path::PathBuf;
 
 use authz::order::OrderError;
-use clap::{Args, Subcommand};
-use protocol::text::SafeText;
-use protocol::{HostName, Sha256, SnapshotName, Tag, Vmid};
+use clap::Args;
+use protocol::{HostName, Sha256};
 
 use crate::text::parse_duration;
-
-/// What every prepared order has.
-#[derive(Debug, Args)]
-pub struct OpArgs {
-    /// The host's name
-    pub host: HostName,
-    /// The guest's number
-    pub vmid: Vmid,
-}
-
-/// How an order is prepared.
-#[derive(Debug, Args)]
-pub struct OpOptions {
-    /// Where to write the order
-    #[arg(short, long, default_value = "order.json", value_name = "FILE")]
-    pub output: PathBuf,
-    /// Replace an existing file
-    #[arg(long)]
-    pub force: bool,
-    /// Why, for the people who read the order and the log
-    #[arg(long, default_value = "")]
-    pub reason: SafeText,
-    /// A ticket
-    #[arg(long)]
-    pub ticket: Option<SafeText>,
-    /// How long the order can be used, from now
-    #[arg(long, default_value = "10m", value_parser = parse_duration, value_name = "DURATION")]
-    pub valid: u64,
-    /// How many operators must sign, where that is more than the policy wants
-    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=8), value_name = "N")]
-    pub min_signers: u32,
-    /// Bind the order to a plan that the host computes, also where the policy lets it do without: the plan says what will be done, and can be used for 15 minutes
-    #[arg(long)]
-    pub plan: bool,
-}
-
-/// `writ op KIND`
-#[derive(Debug, Subcommand)]
-pub enum OpCommand {
-    /// Roll a guest back to a snapshot: everything since is lost, a running guest is stopped hard
-    #[command(name = "snapshot.rollback")]
-    SnapshotRollback {
-        /// Where
-        #[command(flatten)]
-        at: OpArgs,
-        /// The snapshot
-        snapshot: SnapshotName,
-        /// Start the guest afterwards
-        #[arg(long)]
-        start: bool,
-        /// How
-        #[command(flatten)]
-        options: OpOptions,
-    },
-    /// Delete a snapshot for good
-    #[command(name = "snapshot.delete")]
-    SnapshotDelete {
-        /// Where
-        #[command(flatten)]
-        at: OpArgs,
-        /// The snapshot
-        snapshot: SnapshotName,
-        /// How
-        #[command(flatten)]
-        options: OpOptions,
-    },
-    /// Take a snapshot, without memory
-    #[command(name = "snapshot.create")]
-    SnapshotCreate {
-        /// Where
-        #[command(flatten)]
-        at: OpArgs,
-        /// Its new name
-        #[arg(value_name = "NAME")]
-        snapshot: SnapshotName,
-        /// How
-        #[command(flatten)]
-        options: OpOptions,
-    },
-    /// Start a guest
-    #[command(name = "guest.start")]
-    GuestStart {
-        /// Where
-        #[command(flatten)]
-        at: OpArgs,
-        /// How
-        #[command(flatten)]
-        options: OpOptions,
-    },
-    /// Give a guest exactly these tags; none removes all
-    #[command(name = "guest.tag")]
-    GuestTag {
-        /// Where
-        #[command(flatten)]
-        at: OpArgs,
-        /// All tags it shall have
-        #[arg(value_name = "TAG")]
-        tags: Vec<Tag>,
-        /// How
-        #[command(flatten)]
-        options: OpOptions,
-    },
-}
 
 /// `writ sign`
 #[derive(Debug, Args)]

@@ -60,7 +60,57 @@ fn wrong_words_are_refused_with_the_rule() {
         ("writ op snapshot.rollback web1 101 current", "not current"),
         ("writ op snapshot.rollback WEB1 101 ok-name", "a-z"),
         ("writ op guest.tag web1 101 UPPER", "a-z"),
-        ("writ op guest.destroy web1 101", "unrecognized"),
+        ("writ op guest.explode web1 101", "unrecognized"),
+        ("writ op guest.destory web1 101", "guest.destroy"),
+        ("writ op guest.destroy web1", "<VMID>"),
+        ("writ op guest.config web1 101", "--set <KEY=VALUE>|--unset <KEY>"),
+        ("writ op guest.config web1 101 --set onboot", "KEY=VALUE"),
+        ("writ op guest.config web1 101 --set args=-x", "root only"),
+        ("writ op guest.config web1 101 --unset memory", "guest.resize"),
+        ("writ op guest.resize web1 101", "--cores <N>|--sockets <N>|--memory <SIZE>|--swap <SIZE>"),
+        ("writ op guest.resize web1 101 --memory 4096", "a unit"),
+        ("writ op guest.grow web1 101 scsi0", "<SIZE>"),
+        ("writ op guest.grow web1 101 scsi31 +1G", "a slot such as scsi0"),
+        ("writ op guest.grow web1 101 scsi0 +1", "a unit"),
+        ("writ op guest.shutdown web1 101 --timeout 2h", "1s to 60m"),
+        ("writ op guest.create web1 301", "--from <VOLUME>|--clone <VMID>|--backup <VOLUME>"),
+        (
+            "writ op guest.create web1 301 --from a:vztmpl/x --name a --storage b1 --cores 1 --memory 1G",
+            "STORAGE:NAME",
+        ),
+        (
+            "writ op guest.create web1 301 --from aa:vztmpl/x --name a --storage b1 --cores 1 --memory 1G",
+            "--sha256",
+        ),
+        ("writ op guest.create web1 301 --clone 9000 --backup aa:backup/x --name a", "cannot be used with"),
+        (
+            "writ op guest.create web1 301 --clone 9000 --vlan 3 --name a --storage b1 --cores 1 --memory 1G",
+            "--bridge",
+        ),
+        ("writ op backup.create web1 101", "--storage <STORAGE>"),
+        (
+            "writ op backup.create web1 101 --storage local --mode suspend",
+            "[possible values: snapshot, stop]",
+        ),
+        ("writ op backup.delete web1 101", "<VOLUME>"),
+        ("writ op backup.prune web1 101 --storage local", "--keep <VOLUME>...|--keep-last <N>"),
+        ("writ op backup.prune web1 101 --storage local --keep-last 0", "1..=127"),
+        (
+            "writ op backup.prune web1 101 --storage local --keep-last 1 --keep aa:backup/x",
+            "cannot be used with",
+        ),
+        ("writ op volume.delete web1 101 disk-1", "unused0"),
+        ("writ op volume.delete web1 105 unused0 --gone vm", "[possible values: qemu, lxc]"),
+        ("writ op storage.add web1 tank --zfs tank --content images", "--guid"),
+        (
+            "writ op storage.add web1 tank --zfs tank --guid 1 --content images,all",
+            "[possible values: images",
+        ),
+        ("writ op storage.add web1 tank --zfs tank --guid 1", "--content"),
+        ("writ op storage.add web1 tank --content iso", "--dir <PATH>|--zfs <POOL>|--lvmthin <VG/POOL>"),
+        ("writ op usb.mount web1 ABCD-0123 backup", "--filesystem"),
+        ("writ op usb.mount web1 ABCD-0123 ../x --filesystem ext4", "a-z"),
+        ("writ op guest.start web1 101 --preview -o x.json", "cannot be used with"),
         ("writ login --pin 00", "64 hexadecimal digits"),
         ("writ policy init --operator alice", "NAME=KEY.pub"),
         ("writ policy import next.json", "--krl"),
@@ -100,6 +150,57 @@ fn wrong_words_are_refused_with_the_rule() {
     let bidi = "a\u{202e}b";
     let error = Cli::try_parse_from(["writ", "op", "guest.start", "web1", "101", "--reason", bidi]);
     assert!(error.unwrap_err().to_string().contains("U+202E"));
+}
+
+/// Each kind of order is a subcommand of its own name, with a sentence and its words explained.
+#[test]
+fn every_kind_has_help() {
+    let mut command = <Cli as clap::CommandFactory>::command();
+    let op = command.find_subcommand_mut("op").unwrap();
+    let elsewhere = ["plan.approve", "job.run", "session.open", "policy.update", "key.revoke", "host.rebind"];
+    for kind in authz::Kind::ALL.iter().map(|kind| kind.as_str()) {
+        let found = op.find_subcommand_mut(kind);
+        if elsewhere.contains(&kind) || ["log.reanchor", "agent.update"].contains(&kind) {
+            assert!(found.is_none(), "{kind} is prepared elsewhere");
+            continue;
+        }
+        let found = found.unwrap_or_else(|| panic!("{kind} cannot be prepared"));
+        let help = found.render_long_help().to_string();
+        for says in ["The host's name", "--preview", "--min-signers", "--ticket", "The order:"] {
+            assert!(help.contains(says), "{kind}: {help}");
+        }
+        for argument in found.get_arguments().filter(|argument| argument.get_id() != "help") {
+            let said = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            assert!(said.len() > 4, "{kind}: {} is not explained", argument.get_id());
+        }
+    }
+    let all = op.render_long_help().to_string();
+    for says in
+        ["everything since is lost", "with its disks and snapshots", "as if its plug were pulled", "for good"]
+    {
+        assert!(all.contains(says), "{says}: {all}");
+    }
+}
+
+/// The examples in the help of each kind are command lines that parse.
+#[test]
+fn examples_of_the_kinds_parse() {
+    let mut command = <Cli as clap::CommandFactory>::command();
+    let op = command.find_subcommand_mut("op").unwrap();
+    let mut count = 0;
+    for kind in op.get_subcommands() {
+        let help = kind.get_after_help().map(ToString::to_string).unwrap_or_default().replace("\\\n", " ");
+        for line in help.lines().filter_map(|line| line.trim().strip_prefix("writ op ")) {
+            let line =
+                line.replace(" HEX", &format!(" {}", "1".repeat(64))).replace("'before the move'", "x");
+            let line = format!("writ op {line}").split_whitespace().collect::<Vec<_>>().join(" ");
+            if let Err(error) = parse(&line) {
+                panic!("{line}: {error}");
+            }
+            count += 1;
+        }
+    }
+    assert!(count >= 18, "{count} examples");
 }
 
 #[test]

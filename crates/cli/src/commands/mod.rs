@@ -8,6 +8,7 @@ mod enroll;
 mod history;
 mod hosts;
 mod login;
+mod look;
 mod op;
 mod orders;
 mod planned;
@@ -47,6 +48,7 @@ pub async fn dispatch(cli: Cli, agent: Agent) -> Result<Answer, Failure> {
         Command::Host(args) => hosts::show(&ctx, args).await,
         Command::Apply(args) => apply::run(&ctx, args).await,
         Command::Plan(args) => apply::plan(&ctx, args).await,
+        Command::Look(args) => look::run(&ctx, args).await,
         Command::Op(command) => op::run(&ctx, command).await,
         Command::Show { order } => sign::show(&ctx, &order),
         Command::Sign(args) => sign::sign(&ctx, args).await,

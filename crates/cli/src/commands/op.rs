@@ -1,4 +1,4 @@
-//! `writ op KIND`: an order file from the last report.
+//! `writ op KIND`: an order file from what the host tells of its world.
 
 use std::path::Path;
 
@@ -6,37 +6,55 @@ use authz::{Order, Policy};
 use protocol::{Nonce, Sha256};
 
 use super::cosign::signature_paths;
+use super::look::{self, Told};
 use super::{Context, history, now, planned, random, write_new};
-use crate::args::{OpArgs, OpCommand, OpOptions};
+use crate::args::{Asked, OpCommand, OpOptions};
 use crate::cosigning::Needed;
 use crate::error::{Answer, Failure};
-use crate::prepare::{Circumstances, Wish, prepare};
+use crate::planned::is_wanted;
+use crate::prepare::{Circumstances, PrepareError, prepare};
 use crate::render;
-use crate::text::{age, utc};
 
 pub(super) async fn run(ctx: &Context, command: OpCommand) -> Result<Answer, Failure> {
-    let (OpArgs { host, vmid }, options, wish) = split(command);
-    let OpOptions { output, force, reason, ticket, valid, min_signers, plan } = options;
+    let Asked { host, options, wish } = command.ask();
+    let OpOptions { output, force, preview, reason, ticket, valid, min_signers, plan } = options;
     // Before asking anybody: the file must be free.
-    if output.exists() && !force {
+    if output.exists() && !force && !preview {
         return Err(Failure::Exists(output));
     }
     let session = ctx.current_session().await?;
     let believed = session.believed(&host).await?;
-    let detail = session.detail(&believed).await?;
-    let report = detail.report.ok_or_else(|| Failure::NoReport(believed.name().clone()))?;
-    let now = now();
-    let with = Circumstances { nonce: Nonce::from_bytes(random()?), now, valid_s: valid, reason, ticket };
-    let mut order = prepare(&believed, &session.policy, &report, vmid, &wish, with)?;
+    let report = session.detail(&believed).await?.report;
+    let wish = match wish.of_unknown_kind() {
+        Some(vmid) => {
+            let kind = report.as_ref().and_then(|report| look::kind_of(report, vmid));
+            wish.of_kind(Some(kind.ok_or(PrepareError::WhoseBackups(vmid))?))
+        }
+        None => wish,
+    };
+    let Told { world, source } = look::facts(ctx, &session, &believed, &wish, report.as_ref()).await?;
+    let with =
+        Circumstances { nonce: Nonce::from_bytes(random()?), now: now(), valid_s: valid, reason, ticket };
+    let mut order = prepare(&believed, &session.policy, &world, &wish, with)?;
     order.after = history::after(ctx, &session, &believed)?;
     order.min_signers = min_signers;
     let signers = enough(&order, &session.policy)?;
+    let shown = |order: &Order, plan: &str| {
+        let op = Sha256::of(&order.encode());
+        format!("{}{plan}\n{source}\n", render::order(order, &op))
+    };
+    if preview {
+        // A plan takes a place in the host's memory, so none is asked for.
+        let plan = is_wanted(order.kind(), &session.policy);
+        let plan = if plan { "Written, it would be bound to a plan that the host computes. " } else { "" };
+        return Ok(Answer::ok(format!("{}{plan}Nothing was written.\n", shown(&order, ""))));
+    }
     let made = planned::obtain(&session, &believed, &mut order, plan).await?;
-    let bytes = order.encode();
-    write_new(&output, &bytes, force)?;
+    write_new(&output, &order.encode(), force)?;
     forget_signature(ctx, &output)?;
     planned::keep(ctx, &output, made.as_ref(), force)?;
     let plan = made.map(|made| format!("\n{}", made.text)).unwrap_or_default();
+    let shown = shown(&order, &plan);
     let file = output.display();
     let namespace = order.kind().namespace();
     let more = match signers - 1 {
@@ -44,15 +62,11 @@ pub(super) async fn run(ctx: &Context, command: OpCommand) -> Result<Answer, Fai
         more => format!("have {more} more operator(s) sign it:\n  writ cosign {file}\n"),
     };
     Ok(Answer::ok(format!(
-        "{}{plan}\nFacts from the report of {} ({}), as reported through the hub, not signed; the host reads them again.\n\
-         Written to {file}. Sign it in either way:\n  \
+        "{shown}Written to {file}. Sign it in either way:\n  \
          writ sign {file}\n  \
          ssh-keygen -Y sign -f KEY -n {namespace} {file}\n\
          {more}then send it:\n  \
          writ submit {file}\n",
-        render::order(&order, &Sha256::of(&bytes)),
-        utc(report.collected_at),
-        age(report.collected_at, now),
     )))
 }
 
@@ -87,16 +101,4 @@ fn forget_signature(ctx: &Context, order: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-fn split(command: OpCommand) -> (OpArgs, OpOptions, Wish) {
-    match command {
-        OpCommand::SnapshotRollback { at, snapshot, start, options } => {
-            (at, options, Wish::Rollback { snapshot, start })
-        }
-        OpCommand::SnapshotDelete { at, snapshot, options } => (at, options, Wish::SnapshotDelete(snapshot)),
-        OpCommand::SnapshotCreate { at, snapshot, options } => (at, options, Wish::SnapshotCreate(snapshot)),
-        OpCommand::GuestStart { at, options } => (at, options, Wish::Start),
-        OpCommand::GuestTag { at, tags, options } => (at, options, Wish::Tag(tags)),
-    }
 }

@@ -2,7 +2,7 @@
 
 mod audit;
 mod doubt;
-mod plans;
+mod op;
 mod scripts;
 mod sessions;
 
@@ -371,7 +371,7 @@ async fn apply_lists_what_the_host_signed_about_its_steps() {
     let step = |generation, what: &str| authz::Event::Step {
         generation,
         kind: "guest.start".into(),
-        vmid: 101.try_into().unwrap(),
+        vmid: Some(101.try_into().unwrap()),
         what: what.parse().unwrap(),
         outcome: done(),
     };

@@ -110,7 +110,7 @@ fn receipts_of_other_orders_are_refused() {
         Event::Step {
             generation: 4,
             kind: "guest.start".into(),
-            vmid: 101.try_into().unwrap(),
+            vmid: Some(101.try_into().unwrap()),
             what: "start".parse().unwrap(),
             outcome: done(),
         },
@@ -121,8 +121,9 @@ fn receipts_of_other_orders_are_refused() {
         Event::StepStarted {
             generation: 4,
             kind: "guest.start".into(),
-            vmid: 101.try_into().unwrap(),
+            vmid: Some(101.try_into().unwrap()),
             what: "start".parse().unwrap(),
+            effect: None,
         },
     );
     for lie in [other, step, started] {

@@ -1,125 +1,148 @@
-use super::*;
-use crate::testing::{NOW, believed, guest, policy, report, snapshot};
+use std::path::PathBuf;
 
-fn with() -> Circumstances {
-    Circumstances {
-        nonce: Nonce::from_bytes([7; 16]),
-        now: NOW,
-        valid_s: 600,
-        reason: "undo the update".parse().unwrap(),
-        ticket: Some("OPS-118".parse().unwrap()),
+use authz::order::Binding;
+use authz::policy::Rule;
+use authz::world::GuestNow;
+use clap::Parser as _;
+use protocol::report::Known;
+use protocol::{GuestKind, RunState, Sha256};
+
+use super::*;
+use crate::args::{Asked, Cli, Command};
+use crate::render;
+use crate::testing::{NOW, believed, guest, policy, report, snapshot, with};
+
+mod asked;
+mod hostile;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A world as a host's warden tells it.
+fn told(name: &str) -> World {
+    let path = root().join(format!("fixtures/worlds/{name}.json"));
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn guest_of(world: &mut World) -> &mut GuestNow {
+    match &mut world.guest {
+        Known::Known(guest) => guest,
+        Known::Unknown(why) => panic!("{why}"),
     }
+}
+
+fn seen<T>(known: &mut Known<T>) -> &mut T {
+    match known {
+        Known::Known(value) => value,
+        Known::Unknown(why) => panic!("{why}"),
+    }
+}
+
+fn unread<T>() -> Known<T> {
+    Known::Unknown("403 Forbidden\u{1b}[2J".into())
+}
+
+/// A policy that lets alice order everything, and lets stand what may.
+fn open_policy() -> Policy {
+    let mut document = policy().document().clone();
+    let role = document.rules[0].role.clone();
+    let rule = |kind: &Kind| Rule {
+        kind: *kind,
+        role: role.clone(),
+        also: vec![],
+        threshold: 1,
+        standing: matches!(kind.binding(), Binding::PlanOrStanding | Binding::Standing),
+        max_validity_s: 600,
+    };
+    document.rules =
+        Kind::ALL.iter().filter(|kind| kind.namespace() == authz::Namespace::Op).map(rule).collect();
+    document.rules.extend([Kind::GuestAdopt, Kind::GuestRelease].iter().map(rule));
+    Policy::decode(&document.encode()).unwrap()
+}
+
+/// The wish of a command line.
+fn wish(line: &str) -> Wish {
+    let line = ["writ op", line].join(" ");
+    let cli = Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+    let Command::Op(command) = cli.command else { panic!("{line}: no order") };
+    let Asked { host, wish, .. } = command.ask();
+    assert_eq!(host.as_str(), "web1", "{line}");
+    wish
+}
+
+fn made(wish: &Wish, world: &World) -> Result<Order, PrepareError> {
+    prepare(&believed(1, "web1"), &open_policy(), world, wish, with())
+}
+
+/// The sentence of the refusal, in which nothing may hide.
+fn refused(line: &str, world: &World) -> String {
+    let error = match made(&wish(line), world) {
+        Ok(order) => panic!("{line}: {order:?}"),
+        Err(error) => error.to_string(),
+    };
+    assert_eq!(printable(&error), error, "{line}");
+    assert!(error.len() < 2_000, "{line}: a sentence of {} bytes", error.len());
+    error
 }
 
 fn vmid() -> Vmid {
     Vmid::try_from(101).unwrap()
 }
 
-fn rollback() -> Wish {
-    Wish::Rollback { snapshot: "before-update".parse().unwrap(), start: true }
-}
-
-fn all() -> Vec<Wish> {
-    vec![
-        Wish::Start,
-        Wish::Tag(vec!["prod".parse().unwrap(), "a".parse().unwrap(), "prod".parse().unwrap()]),
-        Wish::SnapshotCreate("fresh".parse().unwrap()),
-        rollback(),
-        Wish::SnapshotDelete("first".parse().unwrap()),
-    ]
-}
-
-fn made(wish: &Wish, guest: GuestReport) -> Result<Order, PrepareError> {
-    prepare(&believed(1, "web1"), &policy(), &report(vec![guest]), vmid(), wish, with())
-}
-
+/// The last report tells enough for the kinds that need no more than the guest.
 #[test]
-fn every_kind_makes_an_order_that_a_host_can_read() {
-    for wish in all() {
-        let order = made(&wish, guest(101)).unwrap();
-        let again = Order::decode(&order.encode()).unwrap();
-        assert_eq!(again, order);
-        assert_eq!(order.kind(), wish.kind());
+fn a_report_is_enough_for_what_it_tells() {
+    let world = of_report(&report(vec![guest(101)]), Some(vmid()));
+    for line in [
+        "guest.start web1 101",
+        "guest.tag web1 101 prod a prod",
+        "guest.adopt web1 101",
+        "guest.release web1 101",
+        "snapshot.create web1 101 fresh",
+        "snapshot.rollback web1 101 before-update --start",
+        "snapshot.delete web1 101 first",
+    ] {
+        let order = made(&wish(line), &world).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert_eq!(Order::decode(&order.encode()).unwrap(), order);
         assert_eq!((order.nbf, order.exp, order.nonce), (NOW, NOW + 600, Nonce::from_bytes([7; 16])));
         assert_eq!(order.host.key, believed(1, "web1").key.fingerprint());
-        assert_eq!(order.policy.sha256, *policy().hash());
+        assert_eq!(order.policy.sha256, *open_policy().hash());
         assert!(!order.guest.as_ref().unwrap().identity.is_empty());
+        assert!(order.pre.config_sha256.is_none(), "no report tells the configuration");
     }
-    let order = made(&rollback(), guest(101)).unwrap();
+    let order = made(&wish("snapshot.rollback web1 101 before-update"), &world).unwrap();
     assert_eq!(order.pre.snapshot, Some(snapshot("before-update", NOW - 3_000, Some("first"))));
     assert_eq!(order.pre.state, Some(RunState::Stopped));
-    let Params::GuestTag(tags) = made(&all()[1], guest(101)).unwrap().params else { panic!("tags") };
-    assert_eq!(tags.tags.iter().map(Tag::as_str).collect::<Vec<_>>(), ["a", "prod"]);
-}
-
-#[test]
-fn missing_facts_are_named_and_nothing_is_made_up() {
-    let unknown_config = GuestReport { config: Known::Unknown("403 Forbidden".into()), ..guest(101) };
-    for wish in all() {
-        let error = made(&wish, unknown_config.clone()).unwrap_err().to_string();
-        assert!(error.contains("the configuration") && error.contains("403 Forbidden"), "{error}");
-    }
-    let mut faceless = guest(101);
-    if let Known::Known(config) = &mut faceless.config {
-        config.identity = protocol::GuestIdentity::default();
-    }
-    assert!(made(&Wish::Start, faceless).unwrap_err().to_string().contains("an identity"));
-    let no_snapshots = GuestReport { snapshots: Known::Unknown("timed\u{1b}[31m out".into()), ..guest(101) };
-    let error = made(&rollback(), no_snapshots).unwrap_err().to_string();
-    assert!(error.contains("the snapshots") && !error.contains('\u{1b}'), "{error}");
-    let no_state = GuestReport { state: RunState::Unknown, ..guest(101) };
-    assert!(made(&rollback(), no_state).unwrap_err().to_string().contains("the state"));
-
-    let mut blind = report(vec![]);
-    blind.guests = Known::Unknown("no answer".into());
-    let error = prepare(&believed(1, "web1"), &policy(), &blind, vmid(), &rollback(), with()).unwrap_err();
-    assert!(error.to_string().contains("no answer"), "{error}");
-    assert!(matches!(made(&rollback(), guest(102)), Err(PrepareError::NoSuchGuest { .. })));
-}
-
-#[test]
-fn snapshots_are_looked_up_by_name() {
-    let wish = Wish::SnapshotDelete("before-updat".parse().unwrap());
-    assert!(made(&wish, guest(101)).unwrap_err().to_string().contains("did you mean 'before-update'"));
-    let none = GuestReport { snapshots: Known::Known(vec![]), ..guest(101) };
-    assert!(made(&wish, none).unwrap_err().to_string().contains("it has none"));
-    let taken = Wish::SnapshotCreate("first".parse().unwrap());
-    assert!(matches!(made(&taken, guest(101)), Err(PrepareError::SnapshotExists { .. })));
-    let running = GuestReport { state: RunState::Running, ..guest(101) };
-    assert!(matches!(made(&Wish::Start, running), Err(PrepareError::Running { .. })));
-}
-
-#[test]
-fn disguises_are_not_signed() {
-    for evil in ["db\u{1b}[1A", "db\u{202e}", "db\n  host  web1"] {
-        let named = GuestReport { name: evil.into(), ..guest(101) };
-        assert!(matches!(made(&rollback(), named), Err(PrepareError::Disguised { what: "name", .. })));
-        let mut config = guest(101);
-        if let Known::Known(facts) = &mut config.config {
-            facts.identity.volids.push(evil.into());
+    for line in ["guest.destroy web1 101", "guest.shutdown web1 101", "guest.grow web1 101 scsi0 +1G"] {
+        let mut world = world.clone();
+        if line.contains("shutdown") {
+            guest_of(&mut world).state = RunState::Running;
         }
-        assert!(matches!(made(&rollback(), config), Err(PrepareError::Disguised { what: "volume", .. })));
-        let snapshots = Known::Known(vec![snapshot("before-update", NOW, Some(evil))]);
-        let parent = GuestReport { snapshots, ..guest(101) };
-        assert!(matches!(made(&rollback(), parent), Err(PrepareError::Disguised { .. })));
+        assert!(refused(line, &world).contains("reports do not tell it"), "{line}");
     }
+    let blind = protocol::report::HostReport { guests: Known::Unknown("no answer".into()), ..report(vec![]) };
+    assert!(refused("guest.start web1 101", &of_report(&blind, Some(vmid()))).contains("no answer"));
+    let other = of_report(&report(vec![guest(102)]), Some(vmid()));
+    assert!(refused("guest.start web1 101", &other).contains("reports no guest 101"));
 }
 
 #[test]
 fn what_the_policy_forbids_is_said_before_anybody_signs() {
     let long = Circumstances { valid_s: 3_601, ..with() };
-    let facts = report(vec![guest(101)]);
     let host = believed(1, "web1");
-    let error = prepare(&host, &policy(), &facts, vmid(), &rollback(), long).unwrap_err();
+    let world = told("machine");
+    let rollback = wish("snapshot.rollback web1 101 first");
+    let error = prepare(&host, &policy(), &world, &rollback, long).unwrap_err();
     assert!(matches!(error, PrepareError::Validity { max_s: 3_600, .. }));
 
     let mut document = policy().document().clone();
     document.rules.retain(|rule| rule.kind != Kind::SnapshotDelete);
     document.rules.iter_mut().for_each(|rule| rule.standing = false);
     let strict = Policy::decode(&document.encode()).unwrap();
-    let check = |wish: &Wish| prepare(&host, &strict, &facts, vmid(), wish, with());
-    assert_eq!(check(&all()[4]), Err(PrepareError::NoRule(Kind::SnapshotDelete)));
-    // It will be bound to a plan.
-    assert!(check(&rollback()).is_ok());
-    assert!(check(&Wish::Start).is_ok());
+    let check = |line| prepare(&host, &strict, &world, &wish(line), with());
+    assert_eq!(check("snapshot.delete web1 101 first"), Err(PrepareError::NoRule(Kind::SnapshotDelete)));
+    assert!(check("guest.start web1 101").is_ok());
+    // The draft of a plan.
+    assert!(check("snapshot.rollback web1 101 first").is_ok());
 }

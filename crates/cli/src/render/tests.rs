@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::prepare::prepare_for_host;
-use crate::prepare::{Circumstances, Wish, prepare};
+use crate::prepare::{Circumstances, SnapshotWish, Wish, of_report, prepare};
 use crate::testing::session as session_params;
 use crate::testing::{NOW, believed, done, ended, guest, job, policy, receipt, report, with};
 use authz::Event;
@@ -17,16 +17,10 @@ fn a_typed_order_shows_everything_that_is_signed() {
         reason: "undo the update".parse().unwrap(),
         ticket: Some("OPS-118".parse().unwrap()),
     };
-    let wish = Wish::Rollback { snapshot: "before-update".parse().unwrap(), start: false };
-    let made = prepare(
-        &believed(1, "web1"),
-        &policy(),
-        &report(vec![guest(101)]),
-        101.try_into().unwrap(),
-        &wish,
-        with,
-    )
-    .unwrap();
+    let vmid = 101.try_into().unwrap();
+    let wish = SnapshotWish::Rollback { snapshot: "before-update".parse().unwrap(), start: false };
+    let world = of_report(&report(vec![guest(101)]), Some(vmid));
+    let made = prepare(&believed(1, "web1"), &policy(), &world, &Wish::Snapshot(vmid, wish), with).unwrap();
     let op = Sha256::of(&made.encode());
     let text = order(&made, &op);
     for says in [
@@ -57,8 +51,9 @@ fn a_started_step_is_a_row() {
     let event = Event::StepStarted {
         generation: 4,
         kind: "guest.start".into(),
-        vmid: 101.try_into().unwrap(),
+        vmid: Some(101.try_into().unwrap()),
         what: "start qemu 101".parse().unwrap(),
+        effect: None,
     };
     let host = believed(1, "web1");
     let signed = receipt(1, Some((3, Sha256::of(b"before"))), event);

@@ -3,8 +3,10 @@ use protocol::{GuestIdentity, GuestKind, GuestRef, HostId, Nonce, RunState, Sha2
 use proxmox_client::Snapshot;
 
 use super::*;
+use crate::world::Observed;
 use authz::Order;
 use authz::world::World;
+use authz::{RefusalCode, world};
 use protocol::report::Known;
 
 fn preconditions(order: &Order, seen: &Observed) -> Result<(), Refused> {
@@ -91,19 +93,6 @@ fn order(params: Params) -> Order {
     }
 }
 
-fn bounds() -> Bounds {
-    let vmid = |n| Vmid::try_from(n).unwrap();
-    Bounds {
-        guests: vec![(vmid(100), vmid(150))],
-        start: true,
-        tags: true,
-        snapshots: true,
-        max_snapshots_per_guest: 2,
-        max_pool_used_percent: 80,
-        max_changes_per_hour: 2,
-    }
-}
-
 /// Each way in which the world can differ from what was signed, and the rule that notices.
 #[test]
 fn any_difference_from_what_was_signed_refuses() {
@@ -155,40 +144,6 @@ fn orders_that_make_no_sense_now_are_refused() {
         |name: &str| order(Params::SnapshotCreate(SnapshotParams { snapshot: name.parse().unwrap() }));
     preconditions(&create("fresh"), &seen()).unwrap();
     assert!(preconditions(&create("before"), &seen()).unwrap_err().1.contains("already"));
-}
-
-#[test]
-fn unsigned_steps_stay_inside_the_bounds() {
-    let create = |name: &str| Step::SnapshotCreate { guest: meant(), snapshot: name.parse().unwrap() };
-    step(&create("fresh"), &bounds(), &seen()).unwrap();
-    let code = |s: &Step, b: &Bounds, o: &Observed| step(s, b, o).unwrap_err().0;
-
-    let elsewhere = Bounds { guests: vec![], ..bounds() };
-    assert_eq!(code(&create("fresh"), &elsewhere, &seen()), RefusalCode::Bounds);
-    let none = Bounds { start: false, tags: false, snapshots: false, ..bounds() };
-    let start = Step::Start { guest: meant() };
-    let tags = Step::SetTags { guest: meant(), digest: DIGEST.into(), tags: vec![] };
-    for refused in [&create("fresh"), &start, &tags] {
-        assert_eq!(code(refused, &none, &seen()), RefusalCode::Bounds);
-    }
-    let mut full = seen();
-    full.snapshots.push(snapshot("second"));
-    assert_eq!(code(&create("third"), &bounds(), &full), RefusalCode::Bounds);
-    let mut other = seen();
-    other.identity.smbios_uuid = Some("other".into());
-    assert_eq!(code(&start, &bounds(), &other), RefusalCode::GuestIdentity);
-    let mut changed = seen();
-    changed.digest = "e".into();
-    assert_eq!(code(&tags, &bounds(), &changed), RefusalCode::Precondition);
-}
-
-#[test]
-fn the_rate_counts_one_hour() {
-    let now = 10_000;
-    rate(&bounds(), &[now - 3600, now - 10], now).unwrap();
-    assert_eq!(rate(&bounds(), &[now - 3599, now - 10], now).unwrap_err().0, RefusalCode::Rate);
-    // Times ahead of a clock that went back still count.
-    assert_eq!(rate(&bounds(), &[now + 50, now + 60], now).unwrap_err().0, RefusalCode::Rate);
 }
 
 /// What the reports of this warden cannot compare is refused, and never taken for equal.

@@ -82,6 +82,19 @@ pub(super) fn create(params: &BackupParams, guest: Target, world: &World) -> Res
     }))
 }
 
+/// Of an unsigned step: nothing of it can interrupt the guest or delete an older backup.
+pub(super) fn unsigned(guest: Target, storage: &StorageId, stopped: bool) -> Call {
+    Call::Backup(BackupCall::Create {
+        guest,
+        storage: storage.clone(),
+        stopped,
+        compress: order::Compression::Zstd,
+        protected: false,
+        notes: "taken by Writ".to_owned(),
+        before: None,
+    })
+}
+
 /// Of the kinds that are about backups that exist.
 pub(super) fn program(order: &Order) -> Result<Program, Refused> {
     let (owner, remove) = match &order.params {

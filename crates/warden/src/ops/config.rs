@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::call::{Answers, Call, Judged, Sent, TaskName};
 use super::rights::{self, Right};
-use super::{Target, not_yet};
+use super::{Action, Program, Target, not_yet};
 use crate::world::{Observed, client_kind, client_vmid, observe, pending};
 
 /// Options that are set or taken away.
@@ -64,6 +64,16 @@ pub(super) fn changes(order: &Order, guest: Target) -> Result<Call, Refused> {
         _ => return Err(not_yet(order)),
     };
     Ok(Call::Config(ConfigCall { guest, options, digest: Some(digest) }))
+}
+
+/// Of `guest.adopt` and `guest.release`: Proxmox's part of it, if there is any.
+pub(super) fn care(order: &Order, guest: Target) -> Result<Program, Refused> {
+    let missing = || (RefusalCode::BadOrder, "the order names no digest".to_owned());
+    let digest = order.pre.digest.as_ref().ok_or_else(missing)?.to_string();
+    let protects = matches!(&order.params, Params::GuestAdopt(params) if params.protect);
+    let protection = [("protection", Some("1".to_owned()))];
+    let call = protects.then(|| Action::on_guest(set(guest, protection, Some(&digest))));
+    Ok(Program { actions: call.into_iter().collect() })
 }
 
 /// Replaces the tags.

@@ -104,6 +104,11 @@ pub(super) fn program(params: &CreateParams) -> Result<Program, Refused> {
             let clone = From::Clone { vmid: *vmid, digest: digest.to_string() };
             vec![make(clone), settle(options, Nets::Only { net0 })]
         }
+        // Root's service makes it (`crate::privileged`).
+        TemplateSource::Golden { .. } => {
+            let why = "a container from a golden image is made by writ-privileged".to_owned();
+            return Err((RefusalCode::Kind, why));
+        }
         TemplateSource::Backup { volume, size, ctime } => {
             let restore = RestoreCall {
                 guest,
@@ -114,11 +119,6 @@ pub(super) fn program(params: &CreateParams) -> Result<Program, Refused> {
                 pool: params.pool.clone(),
             };
             vec![Action::free(Call::Restore(restore)), settle(options, Nets::Down {})]
-        }
-        // Made by root's own part, which the warden hands it to before it comes here.
-        TemplateSource::Golden { .. } => {
-            let why = "a golden image is not made a guest by Proxmox's API".to_owned();
-            return Err((RefusalCode::Kind, why));
         }
     };
     if params.start {

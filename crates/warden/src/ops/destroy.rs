@@ -42,6 +42,8 @@ pub(super) fn program(order: &Order, params: &DestroyParams, guest: Target) -> R
     let missing = |what: &str| (RefusalCode::BadOrder, format!("the order does not state {what}"));
     let digest = pre.digest.as_ref().ok_or_else(|| missing("pre.digest"))?.to_string();
     let identity = order.guest.as_ref().ok_or_else(|| missing("its guest"))?.identity.clone();
+    // The instance id is the warden's own note; Proxmox does not tell it.
+    let identity = GuestIdentity { giid: None, ..identity };
     if !params.purge {
         let bound = match (pre.ha, pre.replication.as_deref()) {
             (Some(ha), _) if ha != HaState::Unmanaged => Some("high availability"),

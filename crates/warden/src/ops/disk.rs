@@ -16,6 +16,24 @@ use super::rights::{self, Right};
 use super::{Target, lock_of, not_yet};
 use crate::world::{Extent, Observed, client_kind, client_vmid, observe_all, pending};
 
+/// Of an unsigned step: from so many bytes to so many.
+pub(super) fn grow(
+    guest: Target,
+    disk: &DiskSlot,
+    volume: &VolumeId,
+    (from, to): (u64, u64),
+    digest: &str,
+) -> Call {
+    let what = DiskWhat::Grow { from, to };
+    Call::Disk(DiskCall {
+        guest,
+        disk: disk.clone(),
+        volume: volume.clone(),
+        digest: digest.to_owned(),
+        what,
+    })
+}
+
 /// Something about one disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

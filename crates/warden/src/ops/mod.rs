@@ -25,9 +25,9 @@ use std::collections::BTreeSet;
 use authz::RefusalCode;
 use authz::order::{Order, Params};
 use authz::world::{Refused, World};
-use protocol::plan::Step;
-use protocol::refs::StorageId;
-use protocol::{GuestKind, Vmid};
+use protocol::plan::{Effect, Step};
+use protocol::refs::{ConfigDigest, StorageId};
+use protocol::{GuestKind, RunState, Vmid};
 use serde::{Deserialize, Serialize};
 
 pub mod backup;
@@ -70,7 +70,7 @@ impl std::fmt::Display for Target {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Program {
-    /// At least one.
+    /// Of an adoption or release maybe none: the rest of those is written down by the warden itself.
     pub actions: Vec<Action>,
 }
 
@@ -183,6 +183,7 @@ pub fn program_of(order: &Order, world: &World) -> Result<Program, Refused> {
         Params::BackupCreate(params) => one(backup::create(params, target()?, world)?),
         Params::BackupDelete(_) | Params::BackupPrune(_) | Params::BackupProtect(_) => backup::program(order),
         Params::GuestConfig(_) | Params::GuestResize(_) => one(config::changes(order, target()?)?),
+        Params::GuestAdopt(_) | Params::GuestRelease(_) => config::care(order, target()?),
         Params::GuestGrow(_) | Params::DiskMove(_) | Params::DiskDetach(_) => {
             one(disk::call(order, target()?)?)
         }
@@ -200,15 +201,53 @@ pub fn complete(program: &mut Program, seen: Option<&Observed>) {
     }
 }
 
-/// What an unsigned step does.
-pub fn program_of_step(step: &Step) -> Program {
-    let target = Target { kind: step.guest().kind, vmid: step.guest().vmid };
+/// What an unsigned step works on.
+pub fn resources_of_step(step: &Step) -> BTreeSet<Resource> {
+    let storage = match step {
+        Step::Backup { storage, .. } | Step::TemplateDownload { storage, .. } => Some(storage.clone()),
+        Step::CreateFromTemplate(new) => Some(new.storage.clone()),
+        _ => None,
+    };
+    step.vmid().map(Resource::Guest).into_iter().chain(storage.map(Resource::Storage)).collect()
+}
+
+/// What an unsigned step does. The bounds have been kept.
+///
+/// # Errors
+/// `kind`, of what this version does not carry out unsigned.
+pub fn program_of_step(step: &Step, effect: &Effect, seen: Option<&Observed>) -> Result<Program, Refused> {
+    let not_yet = || {
+        let why = format!(
+            "this version's warden does not carry out unsigned {} yet: sign an order for it",
+            step.kind()
+        );
+        (RefusalCode::Kind, why)
+    };
+    let guest = step.guest().ok_or_else(not_yet)?;
+    let target = Target { kind: guest.kind, vmid: guest.vmid };
+    let set = |key, value: String, digest: &ConfigDigest| {
+        config::set(target, [(key, (!value.is_empty()).then_some(value))], Some(digest.as_str()))
+    };
     let call = match step {
         Step::Start { .. } => power::start(target),
         Step::SetTags { digest, tags, .. } => config::set_tags(target, tags, digest),
         Step::SnapshotCreate { snapshot, .. } => snapshot::create(target, snapshot),
+        Step::SetCores { digest, cores, .. } => set("cores", cores.get().to_string(), digest),
+        Step::SetMemory { digest, memory_mib, .. } => set("memory", memory_mib.get().to_string(), digest),
+        Step::SetOnboot { digest, onboot, .. } => set("onboot", u8::from(*onboot).to_string(), digest),
+        Step::SetDescription { digest, description, .. } => {
+            set("description", description.to_string(), digest)
+        }
+        Step::Grow { digest, disk, volume, size, .. } => {
+            disk::grow(target, disk, volume, (effect.from, size.get()), digest.as_str())
+        }
+        Step::Backup { storage, .. } => {
+            let stopped = seen.is_some_and(|seen| seen.state == RunState::Stopped);
+            backup::unsigned(target, storage, stopped)
+        }
+        Step::TemplateDownload { .. } | Step::CreateFromTemplate(_) => return Err(not_yet()),
     };
-    Program { actions: vec![Action::on_guest(call)] }
+    Ok(Program { actions: vec![Action::on_guest(call)] })
 }
 
 /// Why an order of a kind is not carried out, whoever signed it.

@@ -27,6 +27,7 @@ pub(super) async fn carry_out(
         accept(warden, envelope, authorized, progress).await?;
     let book = Book { open: &mut open, order: &order, progress };
     let outcome = exec::run(warden, &program, Some(book)).await;
+    let outcome = warden.care(&open.op, &order, outcome).await;
     Ok(finish(warden, &open, &order, outcome).await)
 }
 
@@ -57,10 +58,13 @@ async fn accept(
     let authorized = renewed.as_ref().unwrap_or(authorized);
     fresh(warden, authorized)?;
     let order = authorized.get();
-    let (seen, observed) = world::read(&warden.near(), &Wanted::of_order(order))
+    let (mut seen, observed) = world::read(&warden.near(), &Wanted::of_order(order))
         .await
         .map_err(|error| refuse(RefusalCode::Proxmox, format!("the guest could not be read: {error}")))?;
+    let numbered = order.guest.as_ref().map(|guest| guest.vmid);
+    warden.recognize(&mut seen, numbered).map_err(|(code, why)| refuse(code, why))?;
     authz::world::check(order, &seen).map_err(|(code, why)| refuse(code, why))?;
+    warden.can_care(order).map_err(|(code, why)| refuse(code, why))?;
     let mut program = ops::program_of(order, &seen).map_err(|(code, why)| refuse(code, why))?;
     ops::complete(&mut program, observed.as_ref());
     may(warden, &program).await.map_err(|(code, why)| refuse(code, why))?;
@@ -84,5 +88,6 @@ pub(crate) async fn may(warden: &Warden, program: &Program) -> Result<(), Refuse
 pub(super) async fn resume(warden: &Warden, open: &mut OpenOrder, order: &Order) -> Outcome {
     let (silent, _) = tokio::sync::mpsc::channel(1);
     let Some(program) = open.program.clone() else { return unreadable() };
-    exec::resume(warden, &program, Book { open, order, progress: &silent }).await
+    let outcome = exec::resume(warden, &program, Book { open, order, progress: &silent }).await;
+    warden.care(&open.op.clone(), order, outcome).await
 }

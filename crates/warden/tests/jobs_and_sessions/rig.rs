@@ -77,9 +77,10 @@ pub(crate) fn config(dir: &Path) -> WardenConfig {
         socket: dir.join("warden.sock"),
         allowed_uids: vec![0],
         reader_uids: vec![],
-        runner_socket: Some(dir.join("runner.sock")),
         privileged_socket: None,
+        runner_socket: Some(dir.join("runner.sock")),
         sessions_per_operator: 1,
+        bounds: warden::bounds::LocalBounds::default(),
         host_root: "/".into(),
         // Nothing here may reach Proxmox.
         proxmox: ProxmoxConfig {

@@ -82,6 +82,7 @@ fn policy(operator: &SecretKey) -> PolicyDocument {
             max_snapshots_per_guest: 3,
             max_pool_used_percent: 80,
             max_changes_per_hour: 5,
+            ..Bounds::default()
         },
         revoked: vec![],
     }
@@ -100,8 +101,9 @@ impl Rig {
             socket: dir.path().join("socket"),
             allowed_uids: vec![0],
             reader_uids: vec![],
-            runner_socket: None,
             privileged_socket: None,
+            bounds: warden::bounds::LocalBounds::default(),
+            runner_socket: None,
             sessions_per_operator: 1,
             host_root: dir.path().join("host"),
             proxmox: ProxmoxConfig {

@@ -132,7 +132,9 @@ pub(super) fn create(params: &CreateParams, rows: &mut Rows) {
         TemplateSource::Golden { volume, sha256 } => {
             rows.push((
                 "from",
-                format!("golden image {volume}, SHA-256 {sha256}, by root's pct: may NEST and keep keys (keyctl)"),
+                format!(
+                    "golden image {volume}, SHA-256 {sha256}, by root's pct: may NEST and keep keys (keyctl)"
+                ),
             ));
         }
         TemplateSource::Guest { vmid, digest } => {
