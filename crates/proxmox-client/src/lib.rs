@@ -80,6 +80,7 @@ pub use node::{CertificateInfo, CpuInfo, KernelInfo, NodeStatus, NodeTime, Usage
 pub use storage::content::{ContentFilter, Verification, Volume, VolumeChange, VolumeInfo};
 pub use storage::fetch::{Appliance, Checksum, DownloadUrl, Fetched};
 pub use storage::list::{Content, StorageConfig, StorageState, StorageStatus};
+pub use storage::manage::{NewStorage, StorageBacking};
 pub use storage::prune::{Mark, PruneItem, PruneScope, Retention};
 pub use storage::upload::Upload;
 pub use storage::volid::{StorageName, Volid, VolidError, VolumeKind, VolumeTime};

@@ -8,8 +8,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use authz::world::World;
 use authz::{Order, Outcome};
 use protocol::frame::OrderState;
+use protocol::report::Known;
 use proxmox_client::{
     ApiError, Delivery, Doubt, ErrorClass, FindTask, FoundTask, TaskEnd, TaskFilter, TaskSource, Upid,
 };
@@ -299,7 +301,14 @@ async fn still_so(warden: &Warden, order: &Order, at: usize, action: &Action) ->
     match &order.guest {
         Some(meant) if action.guarded => {
             let seen = world::observe(&warden.client, meant.kind, meant.vmid).await.map_err(unread)?;
-            authz::world::guest(meant, &seen.guest_now()).map_err(|(_, why)| why)
+            let mut now = World::unread("only the guest matters here");
+            now.guest = Known::Known(seen.guest_now());
+            // An adopted guest is named with its instance id, which Proxmox does not tell.
+            warden.recognize(&mut now, Some(meant.vmid)).map_err(|(_, why)| why)?;
+            match &now.guest {
+                Known::Known(guest) => authz::world::guest(meant, guest).map_err(|(_, why)| why),
+                Known::Unknown(why) => Err(why.clone()),
+            }
         }
         _ => Ok(()),
     }

@@ -14,6 +14,7 @@ use proxmox_client::{
 use serde::{Deserialize, Serialize};
 
 use super::call::{Answers, Call, Judged, Sent, TaskName};
+use super::rights::{self, Right};
 use super::{Action, Program, Target, not_yet};
 use crate::world::{Near, client_kind, client_vmid};
 
@@ -239,6 +240,14 @@ impl Answers for BackupCall {
             }
             Self::Protect { .. } => None,
         }
+    }
+
+    fn rights(&self) -> Vec<Right> {
+        let (owner, storage) = self.place();
+        vec![
+            rights::on_guest(owner.vmid, "VM.Backup"),
+            rights::on_storage(&storage, "Datastore.AllocateSpace"),
+        ]
     }
 
     async fn send(&self, client: &Client) -> Result<Sent, ApiError> {

@@ -6,7 +6,7 @@ use proxmox_client::{ApiError, Client, Started, Upid};
 use serde::{Deserialize, Serialize};
 
 use super::rights::Right;
-use super::{backup, config, create, destroy, disk, power, restore, settle, snapshot};
+use super::{backup, config, create, destroy, disk, power, restore, settle, snapshot, storage, volume};
 use crate::world::Near;
 
 /// One mutation of Proxmox, as data. Each subject has its own.
@@ -29,6 +29,10 @@ pub enum Call {
     Restore(restore::RestoreCall),
     /// The options of a new guest.
     Settle(settle::SettleCall),
+    /// A volume that nobody uses.
+    Volume(volume::VolumeCall),
+    /// A storage, or a template on it.
+    Storage(storage::StorageCall),
     /// A guest's disk.
     Disk(disk::DiskCall),
 }
@@ -141,6 +145,8 @@ macro_rules! each {
             Call::Create($inner) => $answer,
             Call::Restore($inner) => $answer,
             Call::Settle($inner) => $answer,
+            Call::Volume($inner) => $answer,
+            Call::Storage($inner) => $answer,
             Call::Disk($inner) => $answer,
         }
     };

@@ -16,6 +16,7 @@ use sha2::Digest as _;
 use super::backup::{client_storage, client_volid};
 use super::call::{Answers, Call, Judged, Sent, TaskName};
 use super::restore::RestoreCall;
+use super::rights::{self, Right};
 use super::settle::{Nets, SettleCall};
 use super::{Action, Program, Target, power};
 use crate::world::{Near, Observed, client_kind, client_vmid, kind_of, observe};
@@ -275,6 +276,22 @@ impl Answers for CreateCall {
             (From::Clone { vmid, .. }, GuestKind::Lxc) => ("vzclone", *vmid),
         };
         Some(TaskName { types: vec![name], id: id.to_string() })
+    }
+
+    fn rights(&self) -> Vec<Right> {
+        let mut all = vec![rights::on_storage(&self.storage, "Datastore.AllocateSpace")];
+        // In a pool the right on the pool is enough, so nothing is certain then.
+        if self.pool.is_none() {
+            all.push(rights::on_guest(self.guest.vmid, "VM.Allocate"));
+        }
+        match &self.from {
+            From::Archive { options, .. } => {
+                let nets = options.iter().filter(|(key, _)| super::settle::is_net(key));
+                all.extend(nets.filter_map(|(_, line)| rights::on_bridge(line)));
+            }
+            From::Clone { vmid, .. } => all.push(rights::on_guest(*vmid, "VM.Clone")),
+        }
+        all
     }
 
     async fn send(&self, client: &Client) -> Result<Sent, ApiError> {

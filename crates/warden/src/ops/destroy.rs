@@ -16,6 +16,7 @@ use proxmox_client::{ApiError, Client, ContentFilter, Destroy, ErrorClass, Stora
 use serde::{Deserialize, Serialize};
 
 use super::call::{Answers, Call, Judged, Sent, TaskName};
+use super::rights::{self, Right};
 use super::{Action, Program, Target, config, lock_of, power};
 use crate::world::{client_kind, client_vmid, kind_of, observe};
 
@@ -41,6 +42,8 @@ pub(super) fn program(order: &Order, params: &DestroyParams, guest: Target) -> R
     let missing = |what: &str| (RefusalCode::BadOrder, format!("the order does not state {what}"));
     let digest = pre.digest.as_ref().ok_or_else(|| missing("pre.digest"))?.to_string();
     let identity = order.guest.as_ref().ok_or_else(|| missing("its guest"))?.identity.clone();
+    // The instance id is the warden's own note; Proxmox does not tell it.
+    let identity = GuestIdentity { giid: None, ..identity };
     if !params.purge {
         let bound = match (pre.ha, pre.replication.as_deref()) {
             (Some(ha), _) if ha != HaState::Unmanaged => Some("high availability"),
@@ -93,6 +96,10 @@ impl Answers for DestroyCall {
             GuestKind::Lxc => "vzdestroy",
         };
         Some(TaskName { types: vec![name], id: self.guest.vmid.to_string() })
+    }
+
+    fn rights(&self) -> Vec<Right> {
+        vec![rights::on_guest(self.guest.vmid, "VM.Allocate")]
     }
 
     async fn send(&self, client: &Client) -> Result<Sent, ApiError> {

@@ -13,6 +13,8 @@
 //! | [`backup`] | take, protect, delete |
 //! | [`create`], [`settle`] | new guests, and their options |
 //! | [`restore`] | guests out of backups |
+//! | [`volume`] | volumes that nobody uses |
+//! | [`storage`] | storages, and templates on them |
 //! | [`disk`] | disks: grow, move, detach |
 //!
 //! A new operation is a variant of its subject's enum with its four answers (line, task, send, judge), an arm in
@@ -40,6 +42,8 @@ pub mod restore;
 pub mod rights;
 pub mod settle;
 pub mod snapshot;
+pub mod storage;
+pub mod volume;
 
 pub use call::{Call, Judged, Sent, TaskName};
 
@@ -170,6 +174,10 @@ pub fn program_of(order: &Order, world: &World) -> Result<Program, Refused> {
         }
         Params::GuestTag(_) => one(config::tags(order, target()?)?),
         Params::GuestDestroy(params) => destroy::program(order, params, target()?),
+        Params::VolumeDelete(params) => volume::program(order, params, world),
+        Params::StorageAdd(params) => Ok(storage::add(params)),
+        Params::StorageRemove(params) => Ok(storage::remove(params)),
+        Params::TemplateDownload(params) => Ok(storage::template(params)),
         Params::GuestCreate(params) => create::program(params),
         Params::GuestRestoreOver(params) => restore::program_over(order, params, target()?, world),
         Params::BackupCreate(params) => one(backup::create(params, target()?, world)?),

@@ -22,6 +22,7 @@ use super::backup::{client_storage, client_volid, still_this};
 use super::call::{Answers, Call, Judged, Sent, TaskName};
 use super::create::{is_free, observe_new, room};
 use super::destroy::still_listed;
+use super::rights::{self, Right};
 use super::settle::{Nets, SettleCall, is_net, linked};
 use super::{Action, Program, Target, config, power};
 use crate::world::{Near, Observed, client_kind, client_vmid};
@@ -243,6 +244,18 @@ impl Answers for RestoreCall {
             GuestKind::Lxc => "vzrestore",
         };
         Some(TaskName { types: vec![name], id: self.guest.vmid.to_string() })
+    }
+
+    fn rights(&self) -> Vec<Right> {
+        let mut all = vec![
+            rights::on_guest(self.owner().vmid, "VM.Backup"),
+            rights::on_storage(&self.storage, "Datastore.AllocateSpace"),
+        ];
+        // In a pool the right on the pool is enough, so nothing is certain then.
+        if self.pool.is_none() {
+            all.push(rights::on_guest(self.guest.vmid, "VM.Allocate"));
+        }
+        all
     }
 
     async fn send(&self, client: &Client) -> Result<Sent, ApiError> {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backup::client_volid;
 use super::call::{Answers, Judged, Sent, TaskName};
+use super::rights::{self, Right};
 use super::{Target, config};
 use crate::world::{Near, client_kind, client_vmid, observe};
 
@@ -207,6 +208,18 @@ impl Answers for SettleCall {
 
     fn task(&self) -> Option<TaskName> {
         None
+    }
+
+    fn rights(&self) -> Vec<Right> {
+        let Target { kind, vmid } = self.guest;
+        let option = |(key, value): (&String, &String)| rights::for_option(kind, vmid, key, Some(value));
+        let mut all: Vec<Right> = self.options.iter().flat_map(option).collect();
+        let net0 = match &self.nets {
+            Nets::Only { net0 } => net0.as_deref(),
+            Nets::Down {} | Nets::AsIn { .. } => None,
+        };
+        all.extend(rights::for_option(kind, vmid, "net0", net0));
+        all
     }
 
     async fn send(&self, client: &Client) -> Result<Sent, ApiError> {

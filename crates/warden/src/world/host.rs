@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use authz::order::Backing;
-use authz::world::{DiskNow, TemplateNow};
+use authz::world::TemplateNow;
 use protocol::ask::Owner;
-use protocol::refs::{BackupRef, FsUuid, StorageId, VolumeId, VolumeRef};
+use protocol::refs::{BackupRef, StorageId, VolumeId, VolumeRef};
 use protocol::report::Known;
 use protocol::{GuestKind, Vmid};
 use proxmox_client::{Client, Content, ContentFilter, ResourceFilter, StorageName};
 
 use super::guest::volume_ref;
-use super::{client_kind, client_vmid, kind_of};
+use super::{Near, backing, client_kind, client_vmid, kind_of};
 
 /// One guest's backups on these storages; none named: on all that keep backups.
 pub(super) async fn backups(client: &Client, owner: Owner, storages: &[StorageId]) -> Known<Vec<BackupRef>> {
@@ -72,18 +72,18 @@ pub(super) async fn volumes(client: &Client, wanted: &BTreeSet<VolumeId>) -> Kno
     Known::Known(found)
 }
 
-/// Storages, and what is behind them as far as this version can tell.
-pub(super) async fn storages(client: &Client) -> Known<BTreeMap<StorageId, Known<Backing>>> {
-    let list = match client.storage_configs().await {
+/// Storages, and what is behind them as far as the host tells.
+pub(super) async fn storages(near: &Near<'_>) -> Known<BTreeMap<StorageId, Known<Backing>>> {
+    let list = match near.client.storage_configs().await {
         Ok(list) => list,
         Err(error) => return Known::Unknown(format!("the storages could not be listed: {error}")),
     };
     let mut found = BTreeMap::new();
-    for storage in list {
+    for (storage, behind) in list.iter().zip(backing::of(near.root, &list)) {
         let Ok(name) = storage.storage.parse::<StorageId>() else {
             return Known::Unknown(format!("{:?} is no storage's name", storage.storage));
         };
-        found.insert(name, Known::Unknown("this version's warden does not read it".into()));
+        found.insert(name, behind);
     }
     Known::Known(found)
 }
@@ -112,14 +112,4 @@ pub(super) async fn template(client: &Client, vmid: Vmid) -> Known<TemplateNow> 
         Ok(config) => Known::Known(TemplateNow { template: config.template(), digest: config.digest }),
         Err(error) => Known::Unknown(error.to_string()),
     }
-}
-
-/// Physical disks.
-pub(super) fn disks() -> Known<Vec<DiskNow>> {
-    Known::Unknown("this version's warden does not read the host's disks".into())
-}
-
-/// Filesystems that are mounted.
-pub(super) fn mounted() -> Known<BTreeSet<FsUuid>> {
-    Known::Unknown("this version's warden does not read what is mounted".into())
 }

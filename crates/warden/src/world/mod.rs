@@ -5,8 +5,10 @@
 //! |---|---|
 //! | [`guest`] | a guest: configuration, state, snapshots, volumes, HA, replication |
 //! | [`host`] | backups, volumes, storages, numbers, templates |
+//! | [`backing`] | disks, filesystems, pools: from the host itself |
 //! | [`wanted`] | pure: which of it an order or a question needs |
 
+pub(crate) mod backing;
 mod guest;
 mod host;
 mod wanted;
@@ -47,7 +49,7 @@ pub async fn read(near: &Near<'_>, wanted: &Wanted) -> Result<(World, Option<Obs
         world.volumes = host::volumes(client, &wanted.volumes).await;
     }
     if wanted.storages {
-        world.storages = host::storages(client).await;
+        world.storages = host::storages(near).await;
     }
     if wanted.vmids {
         world.vmids = host::vmids(client).await;
@@ -56,8 +58,8 @@ pub async fn read(near: &Near<'_>, wanted: &Wanted) -> Result<(World, Option<Obs
         world.template = host::template(client, vmid).await;
     }
     if wanted.disks {
-        world.disks = host::disks();
-        world.mounted = host::mounted();
+        world.disks = backing::disks(near.root);
+        world.mounted = backing::mounted(near.root);
     }
     Ok((world, seen))
 }

@@ -123,7 +123,7 @@ async fn each_backup_is_deleted_by_a_call_of_its_own() {
     rig.sim.drop_answer_next("DELETE", "/content/");
     let outcome = rig.submit(&order).await;
     assert!(outcome.is_success(), "{outcome}");
-    assert_eq!(rig.backups(Lxc, 200).await, [three.clone()]);
+    assert_eq!(rig.backups(Lxc, 200).await, std::slice::from_ref(&three));
     assert_eq!(rig.mutations().len(), before + 2);
     assert_eq!(rig.count("DELETE", "prunebackups"), 0);
     let outcome = rig.submit(&delete(&rig, Lxc, 200, &[three])).await;

@@ -7,3 +7,4 @@ mod create;
 mod destroy;
 mod restore;
 mod rig;
+mod storage;

@@ -3,6 +3,8 @@
 
 mod config;
 mod disk;
+mod end;
+mod make;
 mod power;
 mod snapshot;
 
@@ -10,7 +12,7 @@ use authz::order::Order;
 use authz::world::{GuestNow, World};
 use protocol::report::Known;
 use protocol::text::SafeText;
-use protocol::{GuestKind, RunState};
+use protocol::{GuestKind, RunState, Vmid};
 
 use super::Program;
 
@@ -21,7 +23,7 @@ pub fn describe(order: &Order, world: &World, program: &Program) -> (Vec<SafeTex
         Known::Known(guest) => Some(guest),
         Known::Unknown(_) => None,
     };
-    effects.of(order, guest);
+    effects.of(order, guest, program);
     let mut calls = Vec::new();
     for action in &program.actions {
         calls.push(action.call.line());
@@ -43,6 +45,17 @@ struct Subject<'a> {
     runs: bool,
     /// `qemu 101 (db)`; empty without one.
     called: String,
+    /// The order's guest's number.
+    vmid: Option<Vmid>,
+    /// What will be done.
+    program: &'a Program,
+}
+
+impl Subject<'_> {
+    /// The guest's number, in words.
+    fn number(&self) -> String {
+        self.vmid.map_or_else(String::new, |vmid| vmid.to_string())
+    }
 }
 
 /// The sentences so far.
@@ -55,9 +68,11 @@ impl Effects {
         self.lines.push(line.into());
     }
 
-    fn of(&mut self, order: &Order, guest: Option<&GuestNow>) {
+    fn of(&mut self, order: &Order, guest: Option<&GuestNow>, program: &Program) {
         let subject = Subject {
             guest,
+            program,
+            vmid: order.guest.as_ref().map(|guest| guest.vmid),
             kind: order.guest.as_ref().map(|guest| guest.kind),
             runs: guest.is_some_and(|guest| guest.state == RunState::Running),
             called: order
@@ -68,7 +83,9 @@ impl Effects {
         let told = power::tell(self, order, &subject)
             || snapshot::tell(self, order, &subject)
             || config::tell(self, order, &subject)
-            || disk::tell(self, order, &subject);
+            || disk::tell(self, order, &subject)
+            || make::tell(self, order, &subject)
+            || end::tell(self, order, &subject);
         if !told {
             self.say(format!("{} of {}", order.kind(), subject.called));
         }
