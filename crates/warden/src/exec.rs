@@ -105,9 +105,16 @@ pub(crate) async fn run(warden: &Warden, program: &Program, mut book: Option<Boo
     let mut past = Past::default();
     for (at, action) in program.actions.iter().enumerate() {
         let end = one(warden, at, action, &mut book).await;
+        let more = at + 1 < program.actions.len();
+        if more {
+            hold::before(Point::Between).await;
+        }
         match same_guest(warden, action, book.as_ref().map(|book| book.order), end).await {
             End::Done(done) => past.add(done),
             end => return ended_early(warden, program, at, past, end).await,
+        }
+        if more {
+            hold::at(Point::Between).await;
         }
     }
     past.outcome()
@@ -204,6 +211,7 @@ async fn one(warden: &Warden, at: usize, action: &Action, book: &mut Option<Book
         Err(error) => return End::not_sent(format!("the node's tasks could not be read ({error})")),
     };
     if let Some(book) = book {
+        hold::before(Point::Starting).await;
         book.open.stage = Stage::Starting { action: at, t0, known: known.clone() };
         if let Err(why) = write_stage(warden, book.open) {
             return End::not_sent(format!("{why}; Proxmox was not called"));
@@ -219,6 +227,7 @@ async fn one(warden: &Warden, at: usize, action: &Action, book: &mut Option<Book
     if let Err(why) = call.ready(&warden.near()).await {
         return End::not_sent(format!("{why}; Proxmox was not called"));
     }
+    hold::before(Point::Called).await;
     match send(warden, call).await {
         Ok(Sent::Task(upid)) => {
             hold::at(Point::Called).await;
@@ -322,6 +331,7 @@ async fn running(warden: &Warden, at: usize, call: &Call, upid: Upid, book: &mut
 }
 
 async fn note_running(warden: &Warden, book: &mut Book<'_>, at: usize, upid: &Upid) {
+    hold::before(Point::Running).await;
     book.open.stage = Stage::Running { action: at, upid: upid.to_string() };
     if let Err(why) = write_stage(warden, book.open) {
         // It runs; a crash now would find it by STARTING.
@@ -345,6 +355,7 @@ async fn follow(warden: &Warden, call: &Call, upid: &Upid) -> End {
             end => break end,
         }
     };
+    hold::before(Point::Judged).await;
     match end {
         TaskEnd::Ok => judge(warden, call, Some(upid), None).await,
         TaskEnd::Warnings { count, lines } => judge(warden, call, Some(upid), Some((count, lines))).await,
@@ -582,7 +593,12 @@ async fn nothing_started(
             End::not_sent("Proxmox started no task of it, and the world is unchanged".to_owned())
         }
         Ok(judged) => {
-            let why = format!("no task of it was found, but the world is not as it was: {}", judged.seen());
+            // Where the world shows it already before the call, as with a guest that stands at the snapshot it
+            // is rolled back to, the look decides nothing.
+            let why = format!(
+                "no task of it was found, and whether it had an effect cannot be told; now {}",
+                judged.seen()
+            );
             End::Unknown { upid: None, why }
         }
         Err(error) => {
