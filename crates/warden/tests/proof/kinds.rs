@@ -55,6 +55,8 @@ fn snapshot(world: &mut World, now: Now) {
         let job = Job::Snapshot { name: "base".into(), description: String::new(), vmstate: false };
         done(world, now, vmid, job);
     }
+    // So that who is rolled back to it does not stand there already. (ZFS goes back to the last one only.)
+    done(world, now, 101, Job::Rollback { name: "before-upgrade".into(), start: false });
 }
 
 fn base(params: fn(&Observed) -> Params, name: &'static str, guest: GuestKind, vmid: u32) -> Row {

@@ -11,6 +11,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests; clippy.toml frees only functions")]
 
 mod calls;
+mod evil;
 mod kinds;
+mod model;
 mod reuse;
 mod rig;
