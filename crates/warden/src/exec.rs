@@ -106,9 +106,17 @@ impl Past {
 pub(crate) async fn run(warden: &Warden, program: &Program, mut book: Option<Book<'_>>) -> Outcome {
     let mut past = Past::default();
     for (at, action) in program.actions.iter().enumerate() {
-        match one(warden, at, action, &mut book).await {
+        let end = one(warden, at, action, &mut book).await;
+        let more = at + 1 < program.actions.len();
+        if more {
+            hold::before(Point::Between).await;
+        }
+        match same_guest(warden, action, book.as_ref().map(|book| book.order), end).await {
             End::Done(done) => past.add(done),
             end => return ended_early(warden, program, at, past, end).await,
+        }
+        if more {
+            hold::at(Point::Between).await;
         }
     }
     past.outcome()
@@ -133,6 +141,10 @@ pub(crate) async fn resume(warden: &Warden, program: &Program, mut book: Book<'_
             _ => return unreadable(),
         },
         Stage::Handing { .. } => return unreadable(),
+    };
+    let end = match program.actions.get(at) {
+        Some(action) => same_guest(warden, action, Some(book.order), end).await,
+        None => end,
     };
     let mut past = Past::default();
     for done in &program.actions[..at] {
@@ -201,6 +213,7 @@ async fn one(warden: &Warden, at: usize, action: &Action, book: &mut Option<Book
         Err(error) => return End::not_sent(format!("the node's tasks could not be read ({error})")),
     };
     if let Some(book) = book {
+        hold::before(Point::Starting).await;
         book.open.stage = Stage::Starting { action: at, t0, known: known.clone() };
         if let Err(why) = write_stage(warden, book.open) {
             return End::not_sent(format!("{why}; Proxmox was not called"));
@@ -216,6 +229,7 @@ async fn one(warden: &Warden, at: usize, action: &Action, book: &mut Option<Book
     if let Err(why) = call.ready(&warden.near()).await {
         return End::not_sent(format!("{why}; Proxmox was not called"));
     }
+    hold::before(Point::Called).await;
     match send(warden, call).await {
         Ok(Sent::Task(upid)) => {
             hold::at(Point::Called).await;
@@ -326,6 +340,7 @@ async fn running(warden: &Warden, at: usize, call: &Call, upid: Upid, book: &mut
 }
 
 async fn note_running(warden: &Warden, book: &mut Book<'_>, at: usize, upid: &Upid) {
+    hold::before(Point::Running).await;
     book.open.stage = Stage::Running { action: at, upid: upid.to_string() };
     if let Err(why) = write_stage(warden, book.open) {
         // It runs; a crash now would find it by STARTING.
@@ -349,6 +364,7 @@ async fn follow(warden: &Warden, call: &Call, upid: &Upid) -> End {
             end => break end,
         }
     };
+    hold::before(Point::Judged).await;
     match end {
         TaskEnd::Ok => judge(warden, call, Some(upid), None).await,
         TaskEnd::Warnings { count, lines } => judge(warden, call, Some(upid), Some((count, lines))).await,
@@ -427,6 +443,45 @@ async fn with_asides(
     let more = u32::try_from(asides.len()).unwrap_or(u32::MAX);
     lines.extend(asides);
     Some((count.saturating_add(more), lines))
+}
+
+/// Between the last look and the call another guest may have taken the number, and most calls compare nothing
+/// themselves. So it is compared afterwards: what happened to another guest is not called done.
+async fn same_guest(warden: &Warden, action: &Action, order: Option<&Order>, end: End) -> End {
+    let (meant, mut done) = match (end, order.and_then(|order| order.guest.as_ref())) {
+        (End::Done(done), Some(meant)) if action.guarded && action.call.keeps_identity() => (meant, done),
+        (end, _) => return end,
+    };
+    let config =
+        warden.client.guest_config(world::client_kind(meant.kind), world::client_vmid(meant.vmid)).await;
+    let now = match &config {
+        Ok(config) => world::identity(config),
+        Err(error) => {
+            done.seen =
+                format!("{} (whether it is still the same guest could not be read: {error})", done.seen);
+            return End::Done(done);
+        }
+    };
+    let differ: Vec<&str> =
+        meant.identity.differences(&now).into_iter().filter(|fact| *fact != "vmgenid").collect();
+    // Rolled back, a guest has the devices that it had then; its making it keeps.
+    let devices = differ.iter().all(|fact| matches!(*fact, "macs" | "volids"));
+    match (differ.is_empty(), action.call.brings_devices_back() && devices) {
+        (true, _) => End::Done(done),
+        (false, true) => {
+            done.seen = format!("{}; its {} are not those that were signed", done.seen, differ.join(" and "));
+            End::Done(done)
+        }
+        (false, false) => {
+            let why = format!(
+                "{}, but guest {} is not the one that was meant: {} differ(s), so it was replaced while the call was made",
+                done.seen,
+                meant.vmid,
+                differ.join(", ")
+            );
+            End::Unknown { upid: done.upid, why }
+        }
+    }
 }
 
 /// Reads the world again after a call; survives short trouble, because what happened is worth knowing.
@@ -547,7 +602,12 @@ async fn nothing_started(
             End::not_sent("Proxmox started no task of it, and the world is unchanged".to_owned())
         }
         Ok(judged) => {
-            let why = format!("no task of it was found, but the world is not as it was: {}", judged.seen());
+            // Where the world shows it already before the call, as with a guest that stands at the snapshot it
+            // is rolled back to, the look decides nothing.
+            let why = format!(
+                "no task of it was found, and whether it had an effect cannot be told; now {}",
+                judged.seen()
+            );
             End::Unknown { upid: None, why }
         }
         Err(error) => {

@@ -1,12 +1,17 @@
 //! A way for crash tests to stop the real binary at a durable point: when `WRIT_WARDEN_HOLD_AT` names
 //! the point, the warden writes one line to standard error and waits there for ever, to be killed.
-//! Exists in debug builds only; a release build ignores the variable.
+//! `before-` and the point's name is the moment right before it. Exists in debug builds only; a release build
+//! ignores the variable.
 
 /// Points between two durable writes, or between one and a word to Proxmox, the runner or the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Point {
     /// The order is written down as verified; the nonce is not burned.
     Verified,
+    /// The nonce is burned; nothing tells of it but the order's file.
+    Burned,
+    /// The clock's signed floor is moved.
+    Timed,
     /// The nonce is burned and logged.
     Committed,
     /// STARTING is written down; Proxmox was not called.
@@ -15,6 +20,10 @@ pub enum Point {
     Called,
     /// RUNNING is written down.
     Running,
+    /// A call of several is done, and the next one is not begun.
+    Between,
+    /// What became of all calls is known; nothing of that is written down.
+    Judged,
     /// The script or session is about to be handed to the runner; that is written down.
     Handing,
     /// The runner was asked; it has not answered.
@@ -27,6 +36,8 @@ pub enum Point {
     Ready,
     /// The receipt is in the log; the open order is not removed.
     Finished,
+    /// The open order is removed.
+    Forgotten,
 }
 
 impl Point {
@@ -34,16 +45,21 @@ impl Point {
     const fn name(self) -> &'static str {
         match self {
             Self::Verified => "verified",
+            Self::Burned => "burned",
+            Self::Timed => "timed",
             Self::Committed => "committed",
             Self::Starting => "starting",
             Self::Called => "called",
             Self::Running => "running",
+            Self::Between => "between",
+            Self::Judged => "judged",
             Self::Handing => "handing",
             Self::Handed => "handed",
             Self::Ended => "ended",
             Self::Stored => "stored",
             Self::Ready => "ready",
             Self::Finished => "finished",
+            Self::Forgotten => "forgotten",
         }
     }
 }
@@ -51,12 +67,58 @@ impl Point {
 /// Waits for ever if a test asked for it.
 #[cfg(debug_assertions)]
 pub async fn at(point: Point) {
-    if std::env::var("WRIT_WARDEN_HOLD_AT").is_ok_and(|wanted| wanted == point.name()) {
-        eprintln!("writ-warden: holding at {}", point.name());
+    if is_wanted("", point) {
         std::future::pending::<()>().await;
     }
+}
+
+/// The same right before the point.
+#[cfg(debug_assertions)]
+pub async fn before(point: Point) {
+    if is_wanted("before-", point) {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// [`at`] where nobody can be waited for, a lock in hand.
+#[cfg(debug_assertions)]
+pub fn block_at(point: Point) {
+    while is_wanted("", point) {
+        std::thread::park();
+    }
+}
+
+/// [`before`] where nobody can be waited for, a lock in hand.
+#[cfg(debug_assertions)]
+pub fn block_before(point: Point) {
+    while is_wanted("before-", point) {
+        std::thread::park();
+    }
+}
+
+#[cfg(debug_assertions)]
+fn is_wanted(side: &str, point: Point) -> bool {
+    let name = point.name();
+    let wanted = std::env::var("WRIT_WARDEN_HOLD_AT")
+        .is_ok_and(|wanted| wanted.strip_prefix(side).is_some_and(|wanted| wanted == name));
+    if wanted {
+        eprintln!("writ-warden: holding at {side}{name}");
+    }
+    wanted
 }
 
 /// Nothing in a release build.
 #[cfg(not(debug_assertions))]
 pub async fn at(_point: Point) {}
+
+/// Nothing in a release build.
+#[cfg(not(debug_assertions))]
+pub async fn before(_point: Point) {}
+
+/// Nothing in a release build.
+#[cfg(not(debug_assertions))]
+pub fn block_at(_point: Point) {}
+
+/// Nothing in a release build.
+#[cfg(not(debug_assertions))]
+pub fn block_before(_point: Point) {}

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounds::{Clock, History};
 use crate::check;
+use crate::hold::{self, Point};
 use crate::identity::Identity;
 use crate::ops::Program;
 use crate::policies::{Policies, PolicyProblem, Taken};
@@ -446,8 +447,13 @@ impl Ledger {
     /// Burns the nonce, then logs that. After this nothing can make the order acceptable again.
     pub fn commit(&mut self, authorized: &Authorized<Order>, now: u64) -> Result<(), LedgerError> {
         let order = authorized.get();
+        hold::block_before(Point::Burned);
         self.journal.burn(&order.nonce, authorized.op(), order.exp)?;
+        hold::block_at(Point::Burned);
+        hold::block_before(Point::Timed);
         self.policies.signed_time(order.nbf);
+        hold::block_at(Point::Timed);
+        hold::block_before(Point::Committed);
         self.log_committed(authorized.op(), order, authorized.signers(), now)
     }
 

@@ -198,6 +198,11 @@ impl Sim {
         lock(&self.shared.seen).clone()
     }
 
+    /// How many requests were seen so far, without those of the side door.
+    pub fn request_count(&self) -> usize {
+        lock(&self.shared.seen).len()
+    }
+
     /// The next matching request is handled, and its answer is lost: the connection just closes.
     pub fn drop_answer_next(&self, method: &str, contains: &str) {
         let order = Withhold { method: method.to_owned(), contains: contains.to_owned() };

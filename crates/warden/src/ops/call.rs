@@ -158,6 +158,16 @@ impl Call {
         each!(self, call => call.line())
     }
 
+    /// Whether the guest is the same one after it, as far as its configuration tells.
+    pub(crate) fn keeps_identity(&self) -> bool {
+        matches!(self, Self::Power(_) | Self::Snapshot(_))
+    }
+
+    /// Whether the guest has other devices after it than before, those of a snapshot.
+    pub(crate) fn brings_devices_back(&self) -> bool {
+        matches!(self, Self::Snapshot(call) if matches!(call.what, snapshot::SnapshotWhat::Rollback { .. }))
+    }
+
     /// None: there is no task, the answer is the end.
     pub fn task(&self) -> Option<TaskName> {
         each!(self, call => call.task())

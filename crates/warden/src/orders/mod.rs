@@ -141,6 +141,7 @@ pub(crate) async fn commit(
     let nonce = &authorized.get().nonce;
     // Also the test for a full disk, while refusing still costs nothing. Two copies of one order may have
     // come this far, and the slower one must not write over how far the other has come: asked under the lock.
+    hold::before(Point::Verified).await;
     let written = warden.with_ledger(|_, ledger| match ledger.replayed(nonce, authorized.op()) {
         Some(why) => Ok(Some(why)),
         None => ledger.write_open(&open).map(|()| None),
@@ -211,6 +212,7 @@ pub(crate) async fn log_end(warden: &Warden, open: &OpenOrder, order: &Order, ou
     let ended = outcome.to_string();
     let (kind, signers) = (Some(kind.as_str().to_owned()), open.signers.clone());
     let event = Event::Order { op, kind, vmid, signers, outcome };
+    hold::before(Point::Finished).await;
     match warden.with_ledger(|_, ledger| ledger.append(event, now())) {
         Ok(Ok(receipt)) => {
             hold::at(Point::Finished).await;
@@ -231,10 +233,12 @@ fn unwritten(ended: &str, why: &str) -> String {
 
 /// Forgets an order whose end is in the log.
 pub(crate) fn forget(warden: &Warden, op: &Sha256) {
+    hold::block_before(Point::Forgotten);
     if let Ok(Err(error)) = warden.with_ledger(|_, ledger| ledger.remove_open(op)) {
         // The log says that it ended; the file goes at the next start.
         tracing::warn!(%op, error = %chain(&error), "cannot remove the ended order");
     }
+    hold::block_at(Point::Forgotten);
 }
 
 fn refusal_event(op: Sha256, refusal: &Refusal) -> Event {

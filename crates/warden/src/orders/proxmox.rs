@@ -10,6 +10,7 @@ use protocol::frame::OrderState;
 
 use super::{Denied, Progress, Written, commit, finish, fresh, unreadable, verify};
 use crate::exec::{self, Book};
+use crate::hold::{self, Point};
 use crate::ledger::OpenOrder;
 use crate::ops::{self, Program};
 use crate::queue::Claim;
@@ -28,6 +29,7 @@ pub(super) async fn carry_out(
     let book = Book { open: &mut open, order: &order, progress };
     let outcome = exec::run(warden, &program, Some(book)).await;
     let outcome = warden.care(&open.op, &order, outcome).await;
+    hold::at(Point::Judged).await;
     Ok(finish(warden, &open, &order, outcome).await)
 }
 

@@ -113,13 +113,7 @@ pub async fn observe_all(
     let status = client.guest_status(kind, vmid).await?;
     // Last, because its digest shows whether anything changed since the configuration was read.
     let list = client.snapshots(kind, vmid).await?;
-    let identity = GuestIdentity::from_facts(
-        config.smbios_uuid(),
-        config.vmgenid(),
-        config.meta_ctime(),
-        config.macs().into_values(),
-        slots.values().cloned(),
-    );
+    let identity = identity(&config);
     let mut tags = config.tags();
     tags.sort();
     Ok(Observed {
@@ -149,6 +143,17 @@ pub async fn observe_all(
         ha,
         replication,
     })
+}
+
+/// The facts that make a guest this one.
+pub(crate) fn identity(config: &proxmox_client::GuestConfig) -> GuestIdentity {
+    GuestIdentity::from_facts(
+        config.smbios_uuid(),
+        config.vmgenid(),
+        config.meta_ctime(),
+        config.macs().into_values(),
+        config.volids().into_values(),
+    )
 }
 
 /// Size and format stand in the storages' lists. A volume that is not listed has neither, and then nothing

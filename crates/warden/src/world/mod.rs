@@ -18,6 +18,7 @@ use protocol::report::Known;
 use protocol::{GuestKind, Vmid};
 use proxmox_client::{ApiError, Client, ErrorClass};
 
+pub(crate) use guest::identity;
 pub use guest::{Boot, Extent, Observed, observe, observe_all, pending};
 pub use wanted::Wanted;
 

@@ -93,10 +93,10 @@ impl Outcome {
         outcome
     }
 
-    /// Answers this text as JSON instead.
-    pub(crate) fn replace_body(&mut self, text: &str) {
+    /// Answers these bytes as JSON instead.
+    pub(crate) fn replace_body(&mut self, text: &[u8]) {
         self.envelope = None;
-        self.raw = Some(Raw { kind: JSON, headers: Vec::new(), body: text.as_bytes().to_vec() });
+        self.raw = Some(Raw { kind: JSON, headers: Vec::new(), body: text.to_vec() });
     }
 
     /// Packs a JSON body for a client that takes it so. The real server packs from about this size

@@ -172,8 +172,9 @@ impl Shared {
                 }
                 Mishap::BadJson { text } => {
                     let half = r#"{"data":[{"vmid":100,"name":"we"#;
-                    outcome.replace_body(text.as_deref().unwrap_or(half));
+                    outcome.replace_body(text.as_deref().unwrap_or(half).as_bytes());
                 }
+                Mishap::BadText {} => outcome.replace_body(b"{\"data\":\"\xff\xfe\xc0\"}"),
                 Mishap::BigBody { bytes } => outcome.big = Some(*bytes),
                 Mishap::Drip { bytes, ms } => {
                     let piece = usize::try_from(*bytes).unwrap_or(usize::MAX).max(1);
@@ -193,7 +194,7 @@ impl Shared {
 fn scripted(status: u16, reason: &str, body: &str) -> Outcome {
     let mut outcome = Outcome::bare(status, reason);
     if !body.is_empty() {
-        outcome.replace_body(body);
+        outcome.replace_body(body.as_bytes());
     }
     outcome
 }

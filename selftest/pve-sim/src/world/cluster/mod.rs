@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::world::{AuthId, Exit, Job, Kind, Now, Refusal, Task, Tasks, Upid, World};
+use crate::world::{AuthId, Exit, Job, Kind, Now, Refusal, Task, Upid, World};
 
 /// Another node of the cluster.
 #[derive(Debug, Clone)]
@@ -199,7 +199,7 @@ impl World {
         let upid = Upid {
             node: self.node.clone(),
             pid: self.tasks.fresh_pid(),
-            pstart: Tasks::jiffies(now),
+            pstart: self.tasks.jiffies(now),
             starttime: now.unix,
             kind: kind.to_owned(),
             id: id.to_owned(),

@@ -2,7 +2,7 @@
 
 use crate::world::retention::{Candidate, Keep, Mark};
 use crate::world::volumes::parse_name;
-use crate::world::{AuthId, Exit, Fault, Job, Kind, Now, Restore, Task, Tasks, Upid, Vzdump, World};
+use crate::world::{AuthId, Exit, Fault, Job, Kind, Now, Restore, Task, Upid, Vzdump, World};
 
 /// The work of a task that is not about one guest only.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,7 +67,7 @@ impl World {
         let upid = Upid {
             node: self.node.clone(),
             pid: self.tasks.fresh_pid(),
-            pstart: Tasks::jiffies(now),
+            pstart: self.tasks.jiffies(now),
             starttime: now.unix,
             kind: kind.to_owned(),
             id: id.to_owned(),

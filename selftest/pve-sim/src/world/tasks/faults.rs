@@ -143,6 +143,8 @@ pub enum Mishap {
         #[serde(default)]
         text: Option<String>,
     },
+    /// The request is handled, and its answer is JSON but for bytes that are no UTF-8.
+    BadText {},
     /// The request is handled, and `data` is missing in its answer.
     NoData {},
     /// Just before the request another guest takes this VMID, with the same name and snapshots.
@@ -183,7 +185,7 @@ pub enum Mishap {
 }
 
 /// Every fault once, as an order in JSON, with what it does.
-pub const FAULT_EXAMPLES: [(&str, &str); 25] = [
+pub const FAULT_EXAMPLES: [(&str, &str); 26] = [
     (
         r#"{"fault":"refuse","ms":500}"#,
         "nobody listens for so long; with a matcher the request is not handled",
@@ -212,6 +214,7 @@ pub const FAULT_EXAMPLES: [(&str, &str); 25] = [
     (r#"{"fault":"certificate","new":"same_key"}"#, "another certificate: same_key, new_key or new_ca"),
     (r#"{"fault":"big_body","bytes":200000000}"#, "handled, but the answer is that large"),
     (r#"{"fault":"bad_json"}"#, "handled, but the answer is half an envelope (or \"text\")"),
+    (r#"{"fault":"bad_text"}"#, "handled, but the answer is no UTF-8"),
     (r#"{"fault":"no_data"}"#, "handled, but `data` is missing"),
     (
         r#"{"fault":"replace_guest","vmid":101}"#,

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::world::lifecycle::{CloneOrder, CreateOrder, MoveOrder};
-use crate::world::{AuthId, Exit, Kind, Now, StorageJob, Task, Tasks, Upid, World};
+use crate::world::{AuthId, Exit, Kind, Now, StorageJob, Task, Upid, World};
 
 /// The work of a task on one guest.
 #[derive(Debug, Clone, PartialEq)]
@@ -169,7 +169,7 @@ impl World {
         let upid = Upid {
             node: self.node.clone(),
             pid: self.tasks.fresh_pid(),
-            pstart: Tasks::jiffies(now),
+            pstart: self.tasks.jiffies(now),
             starttime: now.unix,
             kind: job.task_type(kind),
             id: vmid.to_string(),

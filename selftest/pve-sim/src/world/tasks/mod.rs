@@ -257,6 +257,9 @@ pub struct Tasks {
     pub lost_logs: BTreeSet<String>,
     /// How many more lookups do not find a task although it was started.
     pub late: BTreeMap<String, u32>,
+    /// Jiffies that the node has been up for longer than the simulator: after 497 days they need nine
+    /// digits in a UPID.
+    pub uptime: u64,
     pids: u32,
 }
 
@@ -273,8 +276,8 @@ impl Tasks {
     }
 
     /// Jiffies (hundredths of a second) since the node's boot.
-    pub(in crate::world) fn jiffies(now: Now) -> u64 {
-        FIRST_JIFFY + u64::try_from(now.mono.as_millis() / 10).unwrap_or(u64::MAX / 2)
+    pub(in crate::world) fn jiffies(&self, now: Now) -> u64 {
+        FIRST_JIFFY + self.uptime + u64::try_from(now.mono.as_millis() / 10).unwrap_or(u64::MAX / 2)
     }
 
     /// The task with this UPID.
