@@ -72,7 +72,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("pve-sim", &[]),
     ("scenarios", &["authz", "protocol", "proxmox-client", "sealed"]),
     ("corpus", &["authz", "protocol"]),
-    ("bench", &["agent", "authz", "protocol", "proxmox-client", "pve-sim", "scenarios"]),
+    ("bench", &["agent", "authz", "local-socket", "protocol", "proxmox-client", "pve-sim", "scenarios"]),
     ("vm", &[]),
 ];
 
