@@ -390,6 +390,7 @@ fn policy(operator: &SecretKey) -> PolicyDocument {
             max_snapshots_per_guest: 1,
             max_pool_used_percent: 80,
             max_changes_per_hour: 1,
+            ..Bounds::default()
         },
         revoked: vec![],
     }
