@@ -5,6 +5,8 @@
 //! Nothing is ever sent a second time, with one exception that the design makes: Proxmox's answer "can't lock
 //! file … got timeout" is certain to have changed nothing, so the call may be made again, a few times.
 
+mod same;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -111,7 +113,7 @@ pub(crate) async fn run(warden: &Warden, program: &Program, mut book: Option<Boo
         if more {
             hold::before(Point::Between).await;
         }
-        match same_guest(warden, action, book.as_ref().map(|book| book.order), end).await {
+        match same::guest(warden, action, book.as_ref().map(|book| book.order), end).await {
             End::Done(done) => past.add(done),
             end => return ended_early(warden, program, at, past, end).await,
         }
@@ -143,7 +145,7 @@ pub(crate) async fn resume(warden: &Warden, program: &Program, mut book: Book<'_
         Stage::Handing { .. } => return unreadable(),
     };
     let end = match program.actions.get(at) {
-        Some(action) => same_guest(warden, action, Some(book.order), end).await,
+        Some(action) => same::guest(warden, action, Some(book.order), end).await,
         None => end,
     };
     let mut past = Past::default();
@@ -443,45 +445,6 @@ async fn with_asides(
     let more = u32::try_from(asides.len()).unwrap_or(u32::MAX);
     lines.extend(asides);
     Some((count.saturating_add(more), lines))
-}
-
-/// Between the last look and the call another guest may have taken the number, and most calls compare nothing
-/// themselves. So it is compared afterwards: what happened to another guest is not called done.
-async fn same_guest(warden: &Warden, action: &Action, order: Option<&Order>, end: End) -> End {
-    let (meant, mut done) = match (end, order.and_then(|order| order.guest.as_ref())) {
-        (End::Done(done), Some(meant)) if action.guarded && action.call.keeps_identity() => (meant, done),
-        (end, _) => return end,
-    };
-    let config =
-        warden.client.guest_config(world::client_kind(meant.kind), world::client_vmid(meant.vmid)).await;
-    let now = match &config {
-        Ok(config) => world::identity(config),
-        Err(error) => {
-            done.seen =
-                format!("{} (whether it is still the same guest could not be read: {error})", done.seen);
-            return End::Done(done);
-        }
-    };
-    let differ: Vec<&str> =
-        meant.identity.differences(&now).into_iter().filter(|fact| *fact != "vmgenid").collect();
-    // Rolled back, a guest has the devices that it had then; its making it keeps.
-    let devices = differ.iter().all(|fact| matches!(*fact, "macs" | "volids"));
-    match (differ.is_empty(), action.call.brings_devices_back() && devices) {
-        (true, _) => End::Done(done),
-        (false, true) => {
-            done.seen = format!("{}; its {} are not those that were signed", done.seen, differ.join(" and "));
-            End::Done(done)
-        }
-        (false, false) => {
-            let why = format!(
-                "{}, but guest {} is not the one that was meant: {} differ(s), so it was replaced while the call was made",
-                done.seen,
-                meant.vmid,
-                differ.join(", ")
-            );
-            End::Unknown { upid: done.upid, why }
-        }
-    }
 }
 
 /// Reads the world again after a call; survives short trouble, because what happened is worth knowing.

@@ -47,7 +47,7 @@ impl Way {
 }
 
 async fn try_out(row: &Row) -> Vec<String> {
-    let rig = Rig::start().await;
+    let mut rig = Rig::start().await;
     rig.change(|world| (row.set_up)(world, rig.sim.now()));
     let saved = rig.save();
     let before = shape(&saved);
@@ -66,6 +66,10 @@ async fn try_out(row: &Row) -> Vec<String> {
     for (at, call) in calls.iter().enumerate() {
         for way in Way::ALL.into_iter().filter(|way| way.is_for(&call.method)) {
             rig.restore(&saved);
+            // Plans are counted a minute, in memory only.
+            if runs % 16 == 15 {
+                assert!(rig.reopen().is_empty());
+            }
             let envelope = rig.envelope(row).await;
             let since = rig.sim.request_count();
             let nth = u32::try_from(at + 1).unwrap();

@@ -2,7 +2,8 @@
 //! all suites take it from here.
 
 use authz::order::{
-    NoParams, Params, PowerOffParams, RebootParams, RollbackParams, SnapshotParams, SuspendParams, TagParams,
+    ConfigChange, ConfigParams, DestroyParams, GrowParams, NoParams, Params, PowerOffParams, RebootParams,
+    RollbackParams, SnapshotParams, SuspendParams, TagParams,
 };
 use protocol::GuestKind;
 use protocol::refs::VolumeRef;
@@ -59,6 +60,15 @@ fn snapshot(world: &mut World, now: Now) {
     done(world, now, 101, Job::Rollback { name: "before-upgrade".into(), start: false });
 }
 
+fn protected(world: &mut World, _: Now) {
+    world.guests.get_mut(&101).unwrap().config.insert("protection".into(), serde_json::json!(1));
+    world.guests.get_mut(&201).unwrap().config.insert("protection".into(), serde_json::json!(1));
+}
+
+fn paused(world: &mut World, now: Now) {
+    done(world, now, 100, Job::Suspend);
+}
+
 fn base(params: fn(&Observed) -> Params, name: &'static str, guest: GuestKind, vmid: u32) -> Row {
     Row { name, guest, vmid, set_up: as_it_is, params, snapshot: "", calls: 1, compare_and_set: false }
 }
@@ -77,6 +87,19 @@ pub(crate) fn rows() -> Vec<Row> {
     let delete = |_: &Observed| Params::SnapshotDelete(NO);
     let tag = |_: &Observed| {
         Params::GuestTag(TagParams { tags: vec!["prod".parse().unwrap(), "web".parse().unwrap()] })
+    };
+    let resume = |_: &Observed| Params::GuestResume(NO);
+    let destroy =
+        |_: &Observed| Params::GuestDestroy(DestroyParams { purge: false, destroy_unreferenced: false });
+    let config = |seen: &Observed| {
+        let old = seen.config.get("onboot").map(|value| value.parse().unwrap());
+        let change = ConfigChange { key: "onboot".parse().unwrap(), old, new: Some("0".parse().unwrap()) };
+        Params::GuestConfig(ConfigParams { changes: vec![change] })
+    };
+    let grow = |seen: &Observed| {
+        let slot = if seen.kind == GuestKind::Qemu { "scsi0" } else { "rootfs" };
+        let volume = seen.slots[slot].parse().unwrap();
+        Params::GuestGrow(GrowParams { disk: slot.parse().unwrap(), volume, size: 40 << 30 })
     };
     let of_base = |row: Row| Row { set_up: snapshot, snapshot: "base", ..row };
     vec![
@@ -98,6 +121,22 @@ pub(crate) fn rows() -> Vec<Row> {
         of_base(base(delete, "snapshot.delete lxc", Lxc, 201)),
         Row { compare_and_set: true, ..base(tag, "guest.tag qemu", Qemu, 101) },
         Row { compare_and_set: true, ..base(tag, "guest.tag lxc", Lxc, 201) },
+        Row { set_up: paused, ..base(resume, "guest.resume qemu", Qemu, 100) },
+        Row { compare_and_set: true, ..base(config, "guest.config qemu", Qemu, 101) },
+        Row { compare_and_set: true, ..base(config, "guest.config lxc", Lxc, 201) },
+        Row { compare_and_set: true, ..base(grow, "guest.grow qemu", Qemu, 101) },
+        Row {
+            compare_and_set: true,
+            set_up: protected,
+            calls: 2,
+            ..base(destroy, "guest.destroy qemu", Qemu, 101)
+        },
+        Row {
+            compare_and_set: true,
+            set_up: protected,
+            calls: 2,
+            ..base(destroy, "guest.destroy lxc", Lxc, 201)
+        },
     ]
 }
 

@@ -19,7 +19,7 @@ use warden::orders;
 use crate::kinds::{self, Row};
 use crate::rig::{Rig, code, each};
 
-const SEEDS: u64 = 120;
+const SEEDS: u64 = 240;
 const STEPS: u64 = 5;
 
 /// SplitMix64: the same numbers everywhere, for ever.

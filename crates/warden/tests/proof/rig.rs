@@ -80,6 +80,7 @@ fn policy(operator: &SecretKey) -> PolicyDocument {
             max_snapshots_per_guest: 3,
             max_pool_used_percent: 80,
             max_changes_per_hour: 5,
+            ..Bounds::default()
         },
         revoked: vec![],
     }
@@ -325,7 +326,10 @@ fn config_of(sim: &Sim, dir: &Path) -> WardenConfig {
         allowed_uids: vec![0],
         reader_uids: vec![0],
         runner_socket: None,
+        privileged_socket: None,
         sessions_per_operator: 1,
+        bounds: warden::bounds::LocalBounds::default(),
+        host_root: "/".into(),
         proxmox: ProxmoxConfig {
             api: sim.url(),
             pins: vec![format!("spki:{}", sim.pins().spki)],
