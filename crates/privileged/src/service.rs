@@ -77,13 +77,8 @@ impl Service {
         golden::prepare(&config.state_dir)?;
         prepare_parent(&config.socket)?;
         let keeper = Keeper::open(&config.state_dir, config.policy_sha256, &BTreeMap::new())?;
-        let service = Self {
-            config,
-            keeper,
-            work: Arc::default(),
-            fatal: watch::channel(None).0,
-            _seat: seat,
-        };
+        let service =
+            Self { config, keeper, work: Arc::default(), fatal: watch::channel(None).0, _seat: seat };
         // What the signed floor is long past need not be remembered.
         if let Err(error) = service.keeper.compact(now()) {
             service.fail(&error);

@@ -192,12 +192,12 @@ impl Run {
             4 => Mishap::Unauthorized { reason: None },
             5 => Mishap::NoData {},
             6 => Mishap::Flock { vmid: Some(101) },
-            _ => return Some(self.to_a_task()),
+            _ => return Some(self.against_a_task()),
         };
         Some(FaultRule::new(mishap).nth(nth).contains("/api2"))
     }
 
-    fn to_a_task(&mut self) -> FaultRule {
+    fn against_a_task(&mut self) -> FaultRule {
         let leave_lock = self.rng.one_in(2);
         let mishap = match self.rng.below(5) {
             0 => Mishap::TaskFail { text: "it failed".into(), leave_lock },
