@@ -77,7 +77,6 @@ fn lost(rig: &Rig) {
     call(rig, Mishap::Reset { handled: true });
 }
 
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn cases() -> Vec<Case> {
     let case = |name, fault: fn(&Rig), end, sent, changed, says| Case {
         name,
