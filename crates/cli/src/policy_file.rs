@@ -15,16 +15,13 @@ use crate::text::{span, utc};
 
 mod bounds;
 
-/// What the operators of a first policy may order. Everything else is refused by the host.
-const KINDS: [Kind; 7] = [
-    Kind::GuestStart,
-    Kind::GuestTag,
-    Kind::SnapshotCreate,
-    Kind::SnapshotRollback,
-    Kind::SnapshotDelete,
-    Kind::JobRun,
-    Kind::SessionOpen,
-];
+/// What the operators of a first policy may order: what a host carries out. Everything else is refused there.
+fn kinds() -> impl Iterator<Item = Kind> {
+    let documents = [Kind::PolicyUpdate, Kind::KeyRevoke];
+    let by_nobody = [Kind::PlanApprove, Kind::HostRebind, Kind::LogReanchor, Kind::AgentUpdate];
+    Kind::ALL.iter().copied().filter(move |kind| !documents.contains(kind) && !by_nobody.contains(kind))
+}
+
 /// Longest validity of an order under a first policy, seconds.
 const MAX_VALIDITY_S: u64 = 3_600;
 
@@ -64,6 +61,7 @@ pub fn first_policy(
         }
         add_key(&mut operators, name, key.into());
     }
+    let people = members.len();
     let mut roles = vec![Role {
         name: role.clone(),
         namespaces: vec![Namespace::Op, Namespace::Session, Namespace::Job, Namespace::Enroll],
@@ -80,6 +78,7 @@ pub fn first_policy(
         root
     };
     let threshold = root_threshold.unwrap_or(if root_members.len() < 2 { 1 } else { 2 });
+    let root_role = root.clone();
     let everything = Vmid::try_from(100).ok().zip(Vmid::try_from(999_999_999).ok());
     let document = PolicyDocument {
         v: 1,
@@ -91,21 +90,27 @@ pub fn first_policy(
         issued_at: now,
         roles,
         operators,
-        rules: KINDS
+        rules: kinds()
             .map(|kind| {
                 let immediate = kind.binding() == Binding::Immediate;
+                // What ends a guest or a disk for good takes two people, where there are two.
+                let grave = kind.binding() == Binding::Plan && people > 1;
                 Rule {
                     kind,
-                    role: role.clone(),
+                    role: if kind.namespace() == Namespace::Policy {
+                        root_role.clone()
+                    } else {
+                        role.clone()
+                    },
                     also: vec![],
-                    threshold: 1,
+                    threshold: if grave { 2 } else { 1 },
                     // What can lose data is bound to a plan that the host computes.
                     standing: !immediate
                         && !matches!(kind.binding(), Binding::PlanOrStanding | Binding::Plan),
                     max_validity_s: if immediate { MAX_VALIDITY_IMMEDIATE_S } else { MAX_VALIDITY_S },
                 }
             })
-            .to_vec(),
+            .collect(),
         bounds: Bounds {
             guests: if guests.is_empty() { everything.into_iter().collect() } else { guests },
             start: true,
@@ -260,6 +265,8 @@ mod tests {
         assert_eq!((one.root.role.as_str(), one.root.threshold), ("operators", 1));
         let two = first(vec![alice.clone(), mallory.clone()], vec![]).unwrap();
         assert_eq!((two.root.role.as_str(), two.root.threshold), ("operators", 2));
+        let grave = two.rules.iter().find(|rule| rule.kind == Kind::GuestDestroy).unwrap();
+        assert_eq!(grave.threshold, 2);
         let apart = first_policy(vec![alice.clone()], vec![mallory.clone()], None, vec![], NOW).unwrap();
         assert_eq!((apart.root.role.as_str(), apart.root.threshold), ("root", 1));
         let policy = Policy::decode(&apart.encode()).unwrap();
@@ -278,7 +285,11 @@ mod tests {
         for kind in [Kind::SnapshotRollback, Kind::SnapshotDelete] {
             assert!(policy.rule(kind).is_some_and(|rule| !rule.standing), "{kind} needs a plan");
         }
-        assert!(policy.rule(Kind::GuestDestroy).is_none());
+        assert_eq!(
+            policy.rule(Kind::GuestDestroy).map(|rule| (rule.standing, rule.threshold)),
+            Some((false, 1))
+        );
+        assert!(policy.rule(Kind::AgentUpdate).is_none());
         let text = describe(&policy);
         for says in [
             "alice",

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use authz::RefusalCode;
 use authz::world::World;
 use protocol::ask::{Look, Owner, Question, Reply};
 use protocol::report::{HostReport, Known};
@@ -66,6 +67,7 @@ pub(super) async fn run(ctx: &Context, args: LookArgs) -> Result<Answer, Failure
     let world = match ask(&session, &believed, look).await {
         Ok(world) => world,
         Err(Unanswered::Hub(error)) => return Err(error.into()),
+        Err(Unanswered::No(why)) => return Err(no(&believed, &why)),
         Err(Unanswered::Host(why)) => {
             return Err(Failure::other(format!("host '{host}' was asked, and did not tell: {why}")));
         }
@@ -100,6 +102,7 @@ pub(super) async fn facts(
         }
         Err(Unanswered::Hub(error)) => return Err(error.into()),
         Err(Unanswered::Host(why)) => why,
+        Err(Unanswered::No(why)) => return Err(no(host, &why)),
     };
     let Some(report) = report else {
         return Err(Failure::other(format!(
@@ -115,12 +118,18 @@ pub(super) async fn facts(
     Ok(Told { world, source: Source::Report { collected_at: report.collected_at, why } })
 }
 
+fn no(host: &Believed, why: &str) -> Failure {
+    Failure::other(format!("host '{0}' says: {why}. See `writ host {0}`", host.name()))
+}
+
 /// Why there is no answer.
 pub(super) enum Unanswered {
     /// The hub did not pass the question on, or the answer back.
     Hub(HubError),
     /// The host answered something else.
     Host(String),
+    /// The host looked, and it is not there.
+    No(String),
 }
 
 /// One question to a host. What it says is believed by nobody: an order that is made of it is compared again.
@@ -129,6 +138,9 @@ pub(super) async fn ask(session: &Session, host: &Believed, look: Look) -> Resul
         Reply::World { json } => serde_json::from_slice(&json.0).map_err(|error| {
             Unanswered::Host(format!("its answer cannot be read: {}", printable(&error.to_string())))
         }),
+        Reply::Refused { code, why } if code == RefusalCode::Precondition.to_string() => {
+            Err(Unanswered::No(printable(&why)))
+        }
         Reply::Refused { code, why } => {
             Err(Unanswered::Host(format!("{}: {}", printable(&code), printable(&why))))
         }

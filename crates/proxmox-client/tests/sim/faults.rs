@@ -136,6 +136,7 @@ fn cases() -> Vec<Case> {
         ),
         case(r#"{"fault":"big_body","bytes":200000000}"#, ODD, ODD, Done),
         case(r#"{"fault":"bad_json"}"#, ODD, ODD, Done),
+        case(r#"{"fault":"bad_text"}"#, ODD, ODD, Done),
         case(r#"{"fault":"no_data"}"#, ODD, ODD, Done),
         case(r#"{"fault":"replace_guest","vmid":101}"#, Met::Fine, Met::Fine, Done),
         case(r#"{"fault":"digest_race","vmid":101}"#, Met::Fine, Met::Fine, Done),

@@ -24,8 +24,9 @@ pub(super) async fn guest(warden: &Warden, action: &Action, order: Option<&Order
             return End::Done(done);
         }
     };
-    let differ: Vec<&str> =
-        meant.identity.differences(&now).into_iter().filter(|fact| *fact != "vmgenid").collect();
+    // The instance id is the warden's own word for the facts that are compared here anyway.
+    let own = |fact: &&str| !matches!(*fact, "vmgenid" | "giid");
+    let differ: Vec<&str> = meant.identity.differences(&now).into_iter().filter(own).collect();
     // Rolled back, a guest has the devices that it had then; its making it keeps.
     let devices = differ.iter().all(|fact| matches!(*fact, "macs" | "volids"));
     match (differ.is_empty(), action.call.brings_devices_back() && devices) {
