@@ -1,8 +1,8 @@
 //! What is asked of the cluster: nodes, resources, storages, rights, pools, jobs.
 
 use proxmox_client::{
-    Checksum, Content, ContentFilter, DownloadUrl, ErrorClass, Fetched, ResourceFilter, ResourceKind,
-    TaskEnd, Upload,
+    Checksum, Content, ContentFilter, Delivery, DownloadUrl, ErrorClass, Fetched, NewStorage, ResourceFilter,
+    ResourceKind, StorageBacking, TaskEnd, Upload,
 };
 use pve_sim::world::{Pool, Release, WRIT_AGENT, World};
 use serde_json::json;
@@ -35,6 +35,7 @@ pub(crate) async fn story(release: Release) -> Notes {
     nodes(&b).await;
     resources(&b).await;
     storages(&b).await;
+    configured(&b).await;
     fetched(&b).await;
     rights(&b).await;
     pools(&b).await;
@@ -142,6 +143,38 @@ async fn storages(b: &Bench) {
     assert_eq!((volumes[0].vmid, volumes[0].size), (Some(vmid(101)), Some(32 << 30)));
     let error = b.report.storage_content(&storage("offl"), ContentFilter::default()).await.unwrap_err();
     assert!(error.message().unwrap().contains("unable to activate storage"), "{error}");
+}
+
+async fn configured(b: &Bench) {
+    let kinds = [
+        StorageBacking::Dir { path: "/mnt/pve/extra".to_owned() },
+        StorageBacking::ZfsPool { pool: "rpool/extra".to_owned() },
+        StorageBacking::LvmThin { vg: "pve".to_owned(), pool: "data".to_owned() },
+    ];
+    for backing in kinds {
+        let name = storage("extra");
+        let new = NewStorage::new(name.clone(), backing.clone(), vec![Content::Images, Content::Rootdir]);
+        b.by(&b.admin, "storage add", async |c| c.storage_add(&new).await).await;
+        let configs = b.admin.storage_configs().await.unwrap();
+        let added = configs.iter().find(|config| config.storage == "extra").unwrap();
+        assert!(backing.is(added), "{added:?}");
+        assert_eq!(added.content, ["images", "rootdir"]);
+        if let StorageBacking::Dir { .. } = backing {
+            let said = |key: &str| added.raw.get(key).map(String::as_str);
+            assert_eq!((said("is_mountpoint"), said("create-base-path")), (Some("1"), Some("0")));
+        }
+        let twice = b.admin.storage_add(&new).await.unwrap_err();
+        assert!(twice.message().unwrap().contains("already defined"), "{twice}");
+
+        b.by(&b.admin, "storage remove", async |c| c.storage_remove(&name).await).await;
+        assert!(!b.world(|w| w.storages.contains_key("extra")));
+        let gone = b.admin.storage_remove(&name).await.unwrap_err();
+        assert!(gone.message().unwrap().contains("does not exist"), "{gone}");
+        assert_eq!(gone.delivery(), Delivery::Answered);
+    }
+    let nothing =
+        NewStorage::new(storage("extra"), StorageBacking::Dir { path: "/mnt/extra".to_owned() }, vec![]);
+    b.unsent(async |c| c.storage_add(&nothing).await).await;
 }
 
 async fn fetched(b: &Bench) {
