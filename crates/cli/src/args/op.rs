@@ -166,18 +166,20 @@ pub enum OpCommand {
         --name db-restored --storage local-lvm --cores 4 --memory 8G"
     )]
     GuestCreate(Box<CreateGuest>),
-    /// Destroy a guest and make it again from a backup: everything since, and all snapshots, are lost
+    /// Let a new guest made from a backup take a guest's place; the old one is kept, stopped and put aside
     #[command(
         name = "guest.restore_over",
         visible_alias = "guest.restore-over",
-        after_help = "The guest must be stopped, and there must be another backup of it: nothing is restored over a guest\n\
-        from its only copy. To look into a backup first, restore it to a new number: guest.create --backup.\n\n\
+        after_help = "Nothing is overwritten: the backup becomes a guest with a new number, is compared, and only then the old guest\n\
+        is stopped (it must be stopped already, or --stop), loses its network and its start at boot, and gets the tag\n\
+        writ-replaced. It stays until a guest.destroy. There must be another backup of it: nothing is restored from the\n\
+        only copy. To look into a backup first, restore it beside: guest.create --backup.\n\n\
         Example:\n  writ op guest.restore_over web1 101 --storage local-lvm \\\n    \
         --archive local:backup/vzdump-qemu-101-2026_11_22-02_00_05.vma.zst"
     )]
     GuestRestoreOver(RestoreOver),
     /// Destroy a guest for good, with its disks and snapshots; backups stay
-    #[command(name = "guest.destroy", after_help = "The guest must be stopped.")]
+    #[command(name = "guest.destroy", after_help = "The guest must be stopped, or --stop does that.")]
     GuestDestroy(Destroy),
     /// Let Writ manage a guest from now on
     #[command(name = "guest.adopt")]

@@ -166,16 +166,17 @@ impl<'a> Guest<'a> {
         })
     }
 
-    /// The same of what ends the guest, which must be stopped for it.
-    pub(super) fn ending(&self, remedy: &'static str) -> Result<Preconditions, PrepareError> {
-        match self.state()? {
-            RunState::Stopped => {}
-            state => return Err(PrepareError::State { vmid: self.vmid, state, remedy }),
+    /// The same of what ends the guest. Proxmox ends a stopped one only; that one which runs is stopped hard
+    /// by the same order has to be said.
+    pub(super) fn ending(&self, stop: bool, remedy: &'static str) -> Result<Preconditions, PrepareError> {
+        let state = self.state()?;
+        if state != RunState::Stopped && !stop {
+            return Err(PrepareError::State { vmid: self.vmid, state, remedy });
         }
         // In the order of the identity, which is sorted: each of them, with its facts.
         let volids = &self.now.identity.volids;
         let volumes = volids.iter().map(|volid| self.volume(volid)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Preconditions { state: Some(RunState::Stopped), ..self.losing(volumes)? })
+        Ok(Preconditions { state: Some(state), ..self.losing(volumes)? })
     }
 
     fn snapshots(&self) -> Result<&'a [SnapshotNow], PrepareError> {

@@ -62,10 +62,12 @@ pub enum GuestWish {
         archive: VolumeId,
         /// Where the disks go.
         storage: StorageId,
-        /// New MAC addresses and a new UUID.
+        /// MAC addresses of its own, not those of the backup.
         unique: bool,
         /// Start it afterwards.
         start: bool,
+        /// Stop the old guest hard if it runs.
+        stop: bool,
     },
     /// `guest.destroy`
     Destroy {
@@ -73,6 +75,8 @@ pub enum GuestWish {
         purge: bool,
         /// Also every other volume with its number.
         unreferenced: bool,
+        /// Stop it hard if it runs.
+        stop: bool,
     },
     /// `guest.adopt`
     Adopt {
@@ -182,16 +186,17 @@ impl GuestWish {
                 };
                 (Params::GuestResize(params), guest.configured()?)
             }
-            Self::RestoreOver { archive, storage, unique, start } => {
-                let pre = restored_over(facts, guest, archive)?;
+            Self::RestoreOver { archive, storage, unique, start, stop } => {
+                let pre = restored_over(facts, guest, archive, *stop)?;
                 facts.storage(storage)?;
                 let (archive, storage) = (archive.clone(), storage.clone());
                 let params = RestoreOverParams { archive, storage, unique: *unique, start: *start };
                 (Params::GuestRestoreOver(params), pre)
             }
-            Self::Destroy { purge, unreferenced } => {
+            Self::Destroy { purge, unreferenced, stop } => {
                 let params = DestroyParams { purge: *purge, destroy_unreferenced: *unreferenced };
-                let pre = guest.ending("only a stopped guest is destroyed, so guest.shutdown comes first")?;
+                let remedy = "only a stopped guest is destroyed, so guest.shutdown comes first (or --stop pulls its plug)";
+                let pre = guest.ending(*stop, remedy)?;
                 (Params::GuestDestroy(params), pre)
             }
             Self::Adopt { protect } => {
@@ -270,6 +275,7 @@ fn restored_over(
     facts: Facts<'_>,
     guest: &Guest<'_>,
     archive: &VolumeId,
+    stop: bool,
 ) -> Result<Preconditions, PrepareError> {
     let vmid = guest.vmid;
     match archive.backup_owner() {
@@ -293,6 +299,7 @@ fn restored_over(
             "{archive} is the only backup of guest {vmid}, and nothing is restored over a guest from its only copy: take another one first with backup.create"
         )));
     };
-    let pre = guest.ending("Proxmox restores over a stopped guest only, so guest.shutdown comes first")?;
+    let remedy = "what it wrote since the backup is put aside with it, so guest.shutdown comes first (or --stop pulls its plug)";
+    let pre = guest.ending(stop, remedy)?;
     Ok(Preconditions { backups: Some(vec![found.clone(), other.clone()]), ..pre })
 }

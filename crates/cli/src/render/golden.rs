@@ -153,7 +153,10 @@ fn side_effects_are_said() {
             "guest.destroy",
             &["DESTROY", "purged from backup jobs", "other volumes with its number stay", "backups stay"],
         ),
-        ("guest.restore_over", &["DESTROY", "BEFORE the backup is read", "all snapshots"]),
+        (
+            "guest.restore_over",
+            &["NEW guest", "another number", "all snapshots", "stays, stopped", "still mean the old"],
+        ),
         ("backup.prune", &["delete 2 of the 3 backups", "stays", "if there is any other backup"]),
         ("backup.create", &["remove=0"]),
         ("guest.stop", &["plug were pulled", "LOST"]),

@@ -33,7 +33,7 @@ pub(super) fn kind(params: &Params, pre: &Preconditions, rows: &mut Rows) {
         Params::BackupDelete(params) => data::backup_delete(params, rows),
         Params::BackupProtect(params) => data::backup_protect(params, rows),
         Params::BackupPrune(params) => data::backup_prune(params, rows),
-        Params::GuestRestoreOver(params) => data::restore_over(params, rows),
+        Params::GuestRestoreOver(params) => data::restore_over(params, pre, rows),
         Params::GuestDestroy(params) => data::destroy(params, pre, rows),
         Params::DiskDetach(params) => data::detach(params, rows),
         Params::VolumeDelete(params) => data::volume_delete(params, rows),

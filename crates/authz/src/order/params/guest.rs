@@ -175,7 +175,8 @@ pub struct NetParams {
     pub firewall: bool,
 }
 
-/// Of `guest.restore_over`: the guest is destroyed, then made again from the archive.
+/// Of `guest.restore_over`: a new guest, made from the archive, takes the guest's place; the old one stays, put
+/// aside, until it is destroyed by an order of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RestoreOverParams {
@@ -184,7 +185,7 @@ pub struct RestoreOverParams {
     pub archive: VolumeId,
     /// Where its disks go.
     pub storage: StorageId,
-    /// New MAC addresses and a new UUID.
+    /// MAC addresses of its own; else those of the archive. Its UUID is a new one in any case.
     pub unique: bool,
     /// Start it afterwards.
     pub start: bool,

@@ -115,12 +115,15 @@ pub struct RestoreOver {
     /// Where its disks go
     #[arg(long)]
     storage: StorageId,
-    /// Give it new MAC addresses and a new UUID
+    /// Give the new guest MAC addresses of its own, not those of the backup
     #[arg(long)]
     unique: bool,
-    /// Start it afterwards
+    /// Start the new guest afterwards
     #[arg(long)]
     start: bool,
+    /// Stop the old guest hard if it runs
+    #[arg(long)]
+    stop: bool,
     /// How
     #[command(flatten)]
     options: OpOptions,
@@ -138,6 +141,9 @@ pub struct Destroy {
     /// Also delete EVERY other volume with its number, on all storages, whosever it was
     #[arg(long)]
     destroy_unreferenced: bool,
+    /// Stop it hard first if it runs
+    #[arg(long)]
+    stop: bool,
     /// How
     #[command(flatten)]
     options: OpOptions,
@@ -197,15 +203,15 @@ impl Resize {
 
 impl RestoreOver {
     pub(super) fn ask(self) -> Asked {
-        let Self { at, archive, storage, unique, start, options } = self;
-        Asked::guest(at, options, GuestWish::RestoreOver { archive, storage, unique, start })
+        let Self { at, archive, storage, unique, start, stop, options } = self;
+        Asked::guest(at, options, GuestWish::RestoreOver { archive, storage, unique, start, stop })
     }
 }
 
 impl Destroy {
     pub(super) fn ask(self) -> Asked {
-        let Self { at, purge, destroy_unreferenced, options } = self;
-        Asked::guest(at, options, GuestWish::Destroy { purge, unreferenced: destroy_unreferenced })
+        let Self { at, purge, destroy_unreferenced, stop, options } = self;
+        Asked::guest(at, options, GuestWish::Destroy { purge, unreferenced: destroy_unreferenced, stop })
     }
 }
 

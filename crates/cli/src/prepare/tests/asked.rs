@@ -45,6 +45,7 @@ const CASES: &[(&str, &str, &str)] = &[
         "guest.restore-over web1 101 --storage local-lvm --archive local:backup/vzdump-qemu-101-2026_11_20-02_00_05.vma.zst --start",
     ),
     ("guest.destroy", "machine", "guest.destroy web1 101"),
+    ("guest.destroy-running", "container", "guest.destroy web1 200 --stop"),
     ("guest.destroy-all", "machine", "guest.destroy web1 101 --purge --destroy-unreferenced"),
     ("guest.adopt", "machine", "guest.adopt web1 101 --protect"),
     ("guest.release", "machine", "guest.release web1 101"),

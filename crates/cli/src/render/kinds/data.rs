@@ -7,6 +7,8 @@ use authz::order::{
 };
 
 use super::super::order::{or_none as text_or_none, size};
+use protocol::RunState;
+
 use super::{Rows, also, effect, either, started};
 
 pub(super) fn snapshot_create(SnapshotParams { snapshot }: &SnapshotParams, rows: &mut Rows) {
@@ -118,26 +120,39 @@ pub(super) fn backup_prune(params: &BackupPruneParams, rows: &mut Rows) {
     also(rows, "if there is any other backup by then, nothing is deleted");
 }
 
-pub(super) fn restore_over(params: &RestoreOverParams, rows: &mut Rows) {
+/// What a host does for this kind; the plan it was signed with names the new guest's number.
+pub(super) fn restore_over(params: &RestoreOverParams, pre: &Preconditions, rows: &mut Rows) {
     let RestoreOverParams { archive, storage, unique, start } = params;
     effect(
         rows,
         format!(
-            "DESTROY the guest's disks, then make it again from a backup on storage {storage}; {}",
+            "make a NEW guest from a backup on storage {storage}, then {} the old one aside; the new one is {}",
+            either(pre.state == Some(RunState::Stopped), "put", "STOP HARD and put"),
             started(*start)
         ),
     );
     rows.push(("archive", archive.to_string()));
     rows.push((
         "becomes",
-        either(*unique, "new MAC addresses and a new UUID", "MAC addresses and UUID as in the backup"),
+        either(
+            *unique,
+            "a guest with MAC addresses and a UUID of its own",
+            "a guest with the MAC addresses of the backup, and a UUID of its own",
+        ),
     ));
-    also(rows, "everything since the backup is LOST, and so are all snapshots");
     also(
         rows,
-        "the old disks are gone BEFORE the backup is read: if reading fails, nothing is left but other backups",
+        "the new guest gets another number, and keeps it; it lacks everything since the backup, and all snapshots",
     );
-    also(rows, "its place in replication and high availability is not restored");
+    also(
+        rows,
+        "the old guest is not touched before the new one was compared with the backup's configuration",
+    );
+    also(
+        rows,
+        "the old guest stays, stopped, without its network, protected and tagged writ-replaced, until it is destroyed by an order of its own",
+    );
+    also(rows, "backup jobs, access rights, pool, replication and high availability still mean the old one");
 }
 
 pub(super) fn destroy(params: &DestroyParams, pre: &Preconditions, rows: &mut Rows) {
@@ -150,6 +165,9 @@ pub(super) fn destroy(params: &DestroyParams, pre: &Preconditions, rows: &mut Ro
             pre.snapshots.as_ref().map_or(0, Vec::len)
         ),
     );
+    if pre.state == Some(RunState::Running) {
+        also(rows, "it RUNS: it is stopped hard first, as if its plug were pulled");
+    }
     rows.extend(pre.volumes.iter().flatten().map(|volume| ("goes", volume.volid.to_string())));
     also(rows, "its access rights, its place in a pool and its firewall rules go too; backups stay");
     also(
