@@ -30,6 +30,9 @@ pub struct World {
     pub guest: Known<GuestNow>,
     /// Backups: of the guest that the order's parameters name, on every storage that it names.
     pub backups: Known<Vec<BackupRef>>,
+    /// Where all storages were asked for backups: those that did not answer, and why. `backups` lacks theirs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "each_once")]
+    pub unlisted: BTreeMap<StorageId, String>,
     /// Volumes that exist, of those that the order names without their guest.
     pub volumes: Known<Vec<VolumeRef>>,
     /// Physical disks, each with the UUIDs of the filesystems on it.
@@ -121,6 +124,7 @@ impl World {
         Self {
             guest: unread(why),
             backups: unread(why),
+            unlisted: BTreeMap::new(),
             volumes: unread(why),
             disks: unread(why),
             storages: unread(why),
@@ -146,6 +150,16 @@ where
         Known::Known(Once(map)) => Known::Known(map),
         Known::Unknown(why) => Known::Unknown(why),
     })
+}
+
+/// The same of a map that is never unknown.
+fn each_once<'de, K, V, D>(from: D) -> Result<BTreeMap<K, V>, D::Error>
+where
+    K: Deserialize<'de> + Ord,
+    V: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Once::deserialize(from).map(|Once(map)| map)
 }
 
 /// A map that names each key once.

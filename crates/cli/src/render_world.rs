@@ -16,22 +16,38 @@ type Rows = Vec<(&'static str, String)>;
 /// Longest value of a guest's option that is shown; the JSON has all of it.
 const LONGEST: usize = 200;
 
-/// The guest of that number with its backups; without a number the host.
-pub fn world(world: &World, vmid: Option<Vmid>) -> String {
+/// What of the world was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// The host.
+    Host,
+    /// The guest of that number with its backups.
+    Guest(Vmid),
+    /// The backups of a guest that is gone.
+    Backups,
+}
+
+/// That part of it, a row for each fact.
+pub fn world(world: &World, shown: Shown) -> String {
     // Taken apart, so that a new part cannot be forgotten here.
-    let World { guest: now, backups, volumes: _, disks, storages, vmids, mounted, template: _ } = world;
+    let World { guest: now, backups, unlisted, volumes: _, disks, storages, vmids, mounted, template: _ } =
+        world;
     let mut rows = Rows::new();
-    match vmid {
-        Some(vmid) => {
-            match now {
-                Known::Known(now) => guest(vmid, now, &mut rows),
-                Known::Unknown(why) => rows.push(("guest", unknown(why))),
+    match shown {
+        Shown::Guest(_) | Shown::Backups => {
+            match (now, shown) {
+                (Known::Known(now), Shown::Guest(vmid)) => guest(vmid, now, &mut rows),
+                (Known::Unknown(why), Shown::Guest(_)) => rows.push(("guest", unknown(why))),
+                _ => {}
             }
             each("backup", backups, &mut rows, |BackupRef { volid, size, ctime }| {
                 format!("{volid} of {}, {}", utc(*ctime), bytes(*size))
             });
+            let missing =
+                unlisted.iter().map(|(storage, why)| format!("of storage {storage}: {}", unknown(why)));
+            rows.extend(missing.map(|row| ("backup", row)));
         }
-        None => {
+        Shown::Host => {
             named_storages(storages, &mut rows);
             each("disk", disks, &mut rows, |DiskNow { disk, filesystems }| {
                 let all: Vec<_> = filesystems.iter().map(ToString::to_string).collect();
@@ -158,7 +174,7 @@ mod tests {
     #[test]
     fn what_is_there_is_shown_and_what_is_unknown_says_so() {
         let machine = told("machine");
-        let text = world(&machine, Some(Vmid::try_from(101).unwrap()));
+        let text = world(&machine, Shown::Guest(Vmid::try_from(101).unwrap()));
         for says in [
             "qemu 101 'db', stopped",
             "scsi0: local-lvm:vm-101-disk-0,size=32G",
@@ -169,7 +185,7 @@ mod tests {
         ] {
             assert!(text.contains(says), "{says}:\n{text}");
         }
-        let text = world(&machine, None);
+        let text = world(&machine, Shown::Host);
         for says in [
             "thin pool pve/data",
             "nothing to compare",
@@ -179,7 +195,12 @@ mod tests {
         ] {
             assert!(text.contains(says), "{says}:\n{text}");
         }
-        let text = world(&World::unread("403\u{1b}[2J\u{202e}"), None);
+        let mut gone = told("machine");
+        gone.unlisted.insert("usb".parse().unwrap(), "not plugged in\u{1b}".to_owned());
+        let text = world(&gone, Shown::Backups);
+        assert!(text.lines().all(|line| line.starts_with("  backup")), "{text}");
+        assert!(text.contains("of storage usb: unknown (not plugged in?)"), "{text}");
+        let text = world(&World::unread("403\u{1b}[2J\u{202e}"), Shown::Host);
         assert_eq!(text.matches("unknown (403?[2J?)").count(), 4, "{text}");
     }
 
@@ -193,7 +214,7 @@ mod tests {
                 snapshots[0].unfinished = Some("\u{9b}".into());
             }
         }
-        let text = world(&machine, Some(Vmid::try_from(101).unwrap()));
+        let text = world(&machine, Shown::Guest(Vmid::try_from(101).unwrap()));
         assert!(!text.contains(['\u{1b}', '\u{202e}', '\r', '\u{9b}']), "{text}");
         assert!(text.lines().all(|line| line.chars().count() < 300), "{text}");
     }

@@ -18,6 +18,9 @@ pub(super) fn check(order: &Order, world: &World) -> Result<(), Refused> {
         Params::BackupPrune(params) => {
             let meant: BTreeSet<&VolumeId> = params.remove.iter().chain(&params.keep).collect();
             let here = |backup: &&BackupRef| backup.volid.storage() == params.storage;
+            if let Some(why) = world.unlisted.get(&params.storage) {
+                return wrong(format!("storage {} could not be listed: {why}", params.storage));
+            }
             let now = known(&world.backups, "the backups")?.iter().filter(here);
             let extra: Vec<&VolumeId> =
                 now.map(|now| &now.volid).filter(|now| !meant.contains(now)).collect();

@@ -86,6 +86,7 @@ fn world_of(order: &Order) -> World {
     World {
         guest: guest.map_or_else(|| unread("no guest"), Known::Known),
         backups: Known::Known(pre.backups.clone().unwrap_or_default()),
+        unlisted: BTreeMap::new(),
         volumes: Known::Known(pre.volumes.clone().unwrap_or_default()),
         disks: Known::Known(
             pre.disk
@@ -372,6 +373,12 @@ fn orders_that_make_no_sense_now_are_refused() {
         ),
         (Kind::DiskMove, "empty slot", |_, w| drop(seen(&mut guest_of(w).config).remove("scsi0")), "nothing"),
         (Kind::DiskDetach, "unread", |_, w| guest_of(w).config = unread("403"), "could not be read"),
+        (
+            Kind::BackupPrune,
+            "a storage that was not listed",
+            |_, w| drop(w.unlisted.insert("local".parse().unwrap(), "away".into())),
+            "could not be listed: away",
+        ),
         (Kind::BackupDelete, "gone", |_, w| seen(&mut w.backups).clear(), "not there"),
         (Kind::BackupDelete, "rewritten", |_, w| seen(&mut w.backups)[0].size += 1, "another one"),
         (Kind::BackupDelete, "of another time", |_, w| seen(&mut w.backups)[1].ctime += 1, "another one"),

@@ -11,7 +11,7 @@ mod setup;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use protocol::{HostName, Vmid};
+use protocol::{GuestKind, HostName, Vmid};
 
 use crate::text::parse_duration;
 
@@ -280,6 +280,9 @@ pub struct LookArgs {
     pub host: HostName,
     /// A guest's number: the guest, and its backups [default: the host's storages, disks and numbers]
     pub vmid: Option<Vmid>,
+    /// What a guest was that is gone: shows the backups there are of it
+    #[arg(long = "type", value_parser = op::guest_kind(), value_name = "TYPE", requires = "vmid")]
+    pub kind: Option<GuestKind>,
     /// For programs: the answer as the host spells it
     #[arg(long)]
     pub json: bool,

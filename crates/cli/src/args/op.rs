@@ -21,6 +21,7 @@ use create::CreateGuest;
 use disk::{DeleteVolume, DetachDisk, GrowDisk, MoveDisk};
 use guest::{Adopt, ChangeConfig, Destroy, Reboot, Resize, RestoreOver, Shutdown, Suspend};
 use host::{AddStorage, DownloadTemplate, MountUsb, RemoveStorage, UnmountUsb};
+pub(super) use values::guest_kind;
 
 /// About which guest.
 #[derive(Debug, Args)]

@@ -15,7 +15,7 @@ use crate::args::LookArgs;
 use crate::error::{Answer, Failure};
 use crate::hub::HubError;
 use crate::prepare::{Wish, of_report};
-use crate::render_world;
+use crate::render_world::{self, Shown};
 use crate::resolve::Believed;
 use crate::text::{self, age, utc};
 
@@ -51,7 +51,7 @@ impl fmt::Display for Source {
 
 /// `writ look`
 pub(super) async fn run(ctx: &Context, args: LookArgs) -> Result<Answer, Failure> {
-    let LookArgs { host, vmid, json } = args;
+    let LookArgs { host, vmid, kind: was, json } = args;
     let session = ctx.current_session().await?;
     let believed = session.believed(&host).await?;
     let look = match vmid {
@@ -59,8 +59,9 @@ pub(super) async fn run(ctx: &Context, args: LookArgs) -> Result<Answer, Failure
         Some(vmid) => {
             let report = session.detail(&believed).await?.report;
             let kind = report.and_then(|report| kind_of(&report, vmid));
-            let owner = kind.map(|kind| Owner { vmid, kind });
-            Look { guest: Some(vmid), owner, ..Look::default() }
+            let owner = was.or(kind).map(|kind| Owner { vmid, kind });
+            let guest = was.is_none().then_some(vmid);
+            Look { guest, owner, ..Look::default() }
         }
         None => Look { backing: true, disks: true, vmids: true, ..Look::default() },
     };
@@ -69,14 +70,25 @@ pub(super) async fn run(ctx: &Context, args: LookArgs) -> Result<Answer, Failure
         Err(Unanswered::Hub(error)) => return Err(error.into()),
         Err(Unanswered::No(why)) => return Err(no(&believed, &why)),
         Err(Unanswered::Host(why)) => {
-            return Err(Failure::other(format!("host '{host}' was asked, and did not tell: {why}")));
+            let gone = match (vmid, was) {
+                (Some(vmid), None) => format!(
+                    " (if the guest is gone: `writ look {host} {vmid} --type qemu` or `lxc` shows the backups there are of it)"
+                ),
+                _ => String::new(),
+            };
+            return Err(Failure::other(format!("host '{host}' was asked, and did not tell: {why}{gone}")));
         }
+    };
+    let shown = match (vmid, was) {
+        (None, _) => Shown::Host,
+        (Some(vmid), None) => Shown::Guest(vmid),
+        (Some(_), Some(_)) => Shown::Backups,
     };
     if json {
         return Ok(Answer::ok(text::json(&world)));
     }
     let source = Source::Host { name: host.to_string() };
-    Ok(Answer::ok(format!("{}{source}\n", render_world::world(&world, vmid))))
+    Ok(Answer::ok(format!("{}{source}\n", render_world::world(&world, shown))))
 }
 
 /// What a guest is, as last reported.

@@ -175,6 +175,7 @@ impl BackupWish {
         storage: &StorageId,
         keep: &Keep,
     ) -> Result<(Vec<BackupRef>, Vec<BackupRef>), PrepareError> {
+        facts.listed(storage)?;
         let mut all: Vec<BackupRef> =
             facts.backups()?.iter().filter(|backup| backup.volid.storage() == *storage).cloned().collect();
         at_most(MAX_BACKUPS, all.len(), "backups", "delete some first with backup.delete")?;

@@ -64,10 +64,20 @@ impl<'a> Facts<'a> {
         self.known(&self.world.backups, "the backups").map(Vec::as_slice)
     }
 
+    /// Whether the backups on that storage are among them.
+    pub(super) fn listed(self, storage: &StorageId) -> Result<(), PrepareError> {
+        let Some(why) = self.world.unlisted.get(storage) else { return Ok(()) };
+        let what = format!("the backups on storage {storage}");
+        Err(PrepareError::Unknown { host: self.host.clone(), what, why: printable(why) })
+    }
+
     /// One backup with its facts.
     pub(super) fn backup(self, volid: &VolumeId) -> Result<&'a BackupRef, PrepareError> {
         let all = self.backups()?;
         all.iter().find(|backup| backup.volid == *volid).ok_or_else(|| {
+            if let Err(unlisted) = self.listed(&volid.storage()) {
+                return unlisted;
+            }
             let names = all.iter().map(|backup| backup.volid.as_str());
             PrepareError::not_there(format!("host '{}'", self.host), "backup", volid.as_str(), names)
         })

@@ -295,6 +295,9 @@ fn restored_over(
     let found = facts.backup(archive)?;
     let others = facts.backups()?.iter().filter(|backup| backup.volid != *archive);
     let Some(other) = others.max_by_key(|backup| (backup.ctime, &backup.volid)) else {
+        for storage in facts.world.unlisted.keys() {
+            facts.listed(storage)?;
+        }
         return Err(PrepareError::Pointless(format!(
             "{archive} is the only backup of guest {vmid}, and nothing is restored over a guest from its only copy: take another one first with backup.create"
         )));

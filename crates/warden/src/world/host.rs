@@ -13,36 +13,53 @@ use proxmox_client::{Client, Content, ContentFilter, ResourceFilter, StorageName
 use super::guest::volume_ref;
 use super::{Near, backing, client_kind, client_vmid, kind_of};
 
-/// One guest's backups on these storages; none named: on all that keep backups.
-pub(super) async fn backups(client: &Client, owner: Owner, storages: &[StorageId]) -> Known<Vec<BackupRef>> {
+type Backups = Known<Vec<BackupRef>>;
+
+/// One guest's backups on these storages, each of which must answer. None named: on all that keep backups, and
+/// which of them did not answer: one stick that is not plugged in does not hide the others.
+pub(super) async fn backups(
+    client: &Client,
+    owner: Owner,
+    storages: &[StorageId],
+) -> (Backups, BTreeMap<StorageId, String>) {
+    let mut unlisted = BTreeMap::new();
     let names = if storages.is_empty() {
         match client.storages_for(Content::Backup).await {
             Ok(list) => list.into_iter().map(|storage| storage.storage).collect(),
-            Err(error) => return Known::Unknown(format!("the storages could not be listed: {error}")),
+            Err(error) => {
+                return (Known::Unknown(format!("the storages could not be listed: {error}")), unlisted);
+            }
         }
     } else {
         storages.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     let mut found = Vec::new();
     for name in names {
-        let Ok(storage) = name.parse::<StorageName>() else {
-            return Known::Unknown(format!("{name:?} is no storage's name"));
-        };
-        let filter = ContentFilter { content: Some(Content::Backup), vmid: Some(client_vmid(owner.vmid)) };
-        let list = match client.storage_content(&storage, filter).await {
-            Ok(list) => list,
-            Err(error) => return Known::Unknown(format!("storage {name} could not be listed: {error}")),
-        };
-        for backup in list.iter().filter(|backup| of_kind(backup.volid.guest(), owner.kind)) {
-            let volid: Option<VolumeId> = backup.volid.as_str().parse().ok();
-            match (volid, backup.size, backup.ctime) {
-                (Some(volid), Some(size), Some(ctime)) => found.push(BackupRef { volid, size, ctime }),
-                _ => return Known::Unknown(format!("{} does not tell its size and time", backup.volid)),
+        match (backups_on(client, owner, &name).await, name.parse::<StorageId>()) {
+            (Ok(more), _) => found.extend(more),
+            (Err(why), Ok(storage)) if storages.is_empty() => drop(unlisted.insert(storage, why)),
+            (Err(why), _) => {
+                return (Known::Unknown(format!("storage {name} could not be listed: {why}")), unlisted);
             }
         }
     }
     found.sort();
-    Known::Known(found)
+    (Known::Known(found), unlisted)
+}
+
+async fn backups_on(client: &Client, owner: Owner, name: &str) -> Result<Vec<BackupRef>, String> {
+    let storage: StorageName = name.parse().map_err(|_| format!("{name:?} is no storage's name"))?;
+    let filter = ContentFilter { content: Some(Content::Backup), vmid: Some(client_vmid(owner.vmid)) };
+    let list = client.storage_content(&storage, filter).await.map_err(|error| error.to_string())?;
+    let mine = list.iter().filter(|backup| of_kind(backup.volid.guest(), owner.kind));
+    mine.map(|backup| {
+        let volid: Option<VolumeId> = backup.volid.as_str().parse().ok();
+        match (volid, backup.size, backup.ctime) {
+            (Some(volid), Some(size), Some(ctime)) => Ok(BackupRef { volid, size, ctime }),
+            _ => Err(format!("{} does not tell its size and time", backup.volid)),
+        }
+    })
+    .collect()
 }
 
 fn of_kind(named: Option<proxmox_client::GuestKind>, kind: GuestKind) -> bool {

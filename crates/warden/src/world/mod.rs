@@ -44,7 +44,7 @@ pub async fn read(near: &Near<'_>, wanted: &Wanted) -> Result<(World, Option<Obs
         seen = Some(observed);
     }
     if let Some((owner, storages)) = &wanted.backups {
-        world.backups = host::backups(client, *owner, storages).await;
+        (world.backups, world.unlisted) = host::backups(client, *owner, storages).await;
     }
     if !wanted.volumes.is_empty() {
         world.volumes = host::volumes(client, &wanted.volumes).await;

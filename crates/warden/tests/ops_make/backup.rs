@@ -7,6 +7,7 @@ use authz::order::{
 use authz::{Outcome, RefusalCode};
 use protocol::GuestKind;
 use protocol::refs::BackupRef;
+use protocol::report::Known;
 use pve_sim::world::Fault;
 
 use crate::rig::{Lxc, Qemu, Rig, code, vmid};
@@ -161,4 +162,16 @@ async fn another_backup_of_that_name_lives() {
     foreign.pre.backups = Some(vec![one]);
     assert!(matches!(rig.submit(&foreign).await, Outcome::Refused { .. }));
     assert_eq!(rig.count("DELETE", ""), 0);
+}
+
+#[tokio::test]
+async fn a_storage_that_is_away_hides_its_own_backups_only() {
+    let rig = Rig::start().await;
+    let one = rig.back_up(Qemu, 101).await;
+    let all = rig.backups_on(Qemu, 101, vec![]).await;
+    assert_eq!(all.backups, Known::Known(vec![one]));
+    assert_eq!(all.unlisted.keys().map(ToString::to_string).collect::<Vec<_>>(), ["offl"]);
+    // Where it is asked for by name, nothing is known.
+    let named = rig.backups_on(Qemu, 101, ["local", "offl"].map(|s| s.parse().unwrap()).into()).await;
+    assert!(matches!(named.backups, Known::Unknown(why) if why.contains("offl")));
 }

@@ -233,16 +233,23 @@ impl Rig {
     }
 
     pub(crate) async fn backups(&self, kind: GuestKind, n: u32) -> Vec<BackupRef> {
-        let look = protocol::ask::Look {
-            owner: Some(Owner { vmid: vmid(n), kind }),
-            storages: vec!["local".parse().unwrap()],
-            ..protocol::ask::Look::default()
-        };
-        let answer = questions::answer(&self.warden, Question::Look(look)).await;
-        let WardenAnswer::Answered { reply: Reply::World { json } } = answer else { panic!("{answer:?}") };
-        let world: authz::world::World = serde_json::from_slice(&json.0).unwrap();
+        let world = self.backups_on(kind, n, vec!["local".parse().unwrap()]).await;
         let Known::Known(backups) = world.backups else { panic!("{:?}", world.backups) };
         backups
+    }
+
+    /// What the host tells of a guest's backups on these storages; none named: on all.
+    pub(crate) async fn backups_on(
+        &self,
+        kind: GuestKind,
+        n: u32,
+        storages: Vec<protocol::refs::StorageId>,
+    ) -> authz::world::World {
+        let owner = Some(Owner { vmid: vmid(n), kind });
+        let look = protocol::ask::Look { owner, storages, ..protocol::ask::Look::default() };
+        let answer = questions::answer(&self.warden, Question::Look(look)).await;
+        let WardenAnswer::Answered { reply: Reply::World { json } } = answer else { panic!("{answer:?}") };
+        serde_json::from_slice(&json.0).unwrap()
     }
 
     /// Makes a backup without the warden.

@@ -17,7 +17,7 @@ pub(super) fn words<T: Copy + Send + Sync + 'static, const N: usize>(
     })
 }
 
-pub(super) fn guest_kind() -> impl TypedValueParser<Value = GuestKind> {
+pub(in crate::args) fn guest_kind() -> impl TypedValueParser<Value = GuestKind> {
     words([("qemu", GuestKind::Qemu), ("lxc", GuestKind::Lxc)])
 }
 

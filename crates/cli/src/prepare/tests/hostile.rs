@@ -43,6 +43,24 @@ fn missing_facts_are_named_and_nothing_is_made_up() {
             "the backups",
         ),
         (
+            "backup.prune web1 101 --type qemu --storage local --keep-last 1",
+            |w| drop(w.unlisted.insert("local".parse().unwrap(), "not mounted".into())),
+            "the backups on storage local (not mounted)",
+        ),
+        (
+            "backup.delete web1 101 usb:backup/vzdump-qemu-101-2026_11_22-02_00_05.vma.zst",
+            |w| drop(w.unlisted.insert("usb".parse().unwrap(), "not plugged in\u{1b}".into())),
+            "the backups on storage usb (not plugged in?)",
+        ),
+        (
+            "guest.restore_over web1 101 --storage local-lvm --archive local:backup/vzdump-qemu-101-2026_11_18-02_00_05.vma.zst",
+            |w| {
+                seen(&mut w.backups).truncate(1);
+                w.unlisted.insert("usb".parse().unwrap(), "not plugged in".into());
+            },
+            "the backups on storage usb (not plugged in)",
+        ),
+        (
             "volume.delete web1 105 local-lvm:vm-105-disk-1 --gone qemu",
             |w| w.vmids = unread(),
             "the numbers of all guests",
