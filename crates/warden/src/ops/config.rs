@@ -182,6 +182,7 @@ impl ConfigCall {
         };
         let right = self.options.iter().filter(|option| shows(option)).count();
         let text = self.options.keys().map(shown).collect::<Vec<_>>().join("; ");
+        let text = format!("{text} (of {})", self.guest);
         match right {
             all if all == self.options.len() => Judged::Done(text),
             0 => Judged::NotDone(text),

@@ -32,7 +32,7 @@ pub enum KeyError {
     #[error("option {0} holds a secret or what the guest runs at its start: it has no place in an order")]
     Secret(String),
     /// Not in the list.
-    #[error("there is no option {0:?} that guest.config can change")]
+    #[error("there is no option {0:?} that guest.config can change; it can change {all}", all = changeable())]
     Unknown(String),
 }
 
@@ -175,6 +175,13 @@ const ELSEWHERE: &[(&str, &str)] = &[
 /// Secrets, and what runs in a guest at its start: a way into the guest (`security.md` F9).
 const SECRETS: &[&str] =
     &["cicustom", "cipassword", "ciuser", "citype", "entrypoint", "env", "password", "sshkeys"];
+
+/// Each option that can be changed.
+fn changeable() -> String {
+    let plain = KEYS.iter().map(|(key, ..)| (*key).to_owned());
+    let numbered = NUMBERED.iter().map(|(prefix, last, ..)| format!("{prefix}0 to {prefix}{last}"));
+    plain.chain(numbered).collect::<Vec<_>>().join(", ")
+}
 
 impl ConfigKey {
     /// The key.
