@@ -1,6 +1,7 @@
 //! `./run demo`: the walking skeleton, seen from outside. One aligned line a step; every step that is
 //! not as expected is shown as such and makes the demo fail.
 
+mod end;
 mod refusals;
 mod report;
 mod sessions;
@@ -121,6 +122,7 @@ async fn steps(stand: &mut Stand, report: &mut Report) -> Fallible<()> {
     report.title("One signed order: roll a guest back");
     a_careless_change(stand, report).await?;
     rollback(stand, report).await?;
+    end::play(stand, report).await?;
     sessions::play(stand, report).await?;
     refusals::play(stand, report).await?;
 
@@ -226,6 +228,7 @@ async fn stay(stand: &Stand) {
     println!("  writ hosts");
     println!("  writ host web1");
     println!("  writ plan web1");
+    println!("  writ look web1 101");
     println!("  writ receipts web1");
     println!("  writ run web1 --user $(id -un) -- uptime");
     println!("  writ ssh --user $(id -un) web1 uptime");
@@ -233,6 +236,7 @@ async fn stay(stand: &Stand) {
     println!("  writ show try.json");
     println!("  ssh-keygen -Y sign -f {} -n op.v1@writ try.json", stand.text("keys/alice"));
     println!("  writ submit try.json");
+    println!("  writ-warden status --config {}", stand.text("warden.toml"));
     println!("  writ-agent --selftest --config {}", stand.text("agent.toml"));
     println!("  writ-warden journal verify --config {}\n", stand.text("warden.toml"));
     println!("Ctrl-C ends it and removes everything.");
