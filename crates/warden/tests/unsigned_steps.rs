@@ -133,8 +133,8 @@ impl Rig {
     }
 }
 
-/// Every kind of unsigned step through the real warden: outside the bounds the refusal names the rule, inside
-/// them what has no hands yet is refused by its kind, and Proxmox is called for neither.
+/// Every kind of unsigned step through the real warden: outside the bounds the refusal names the rule, and
+/// Proxmox is not called.
 #[tokio::test]
 async fn refusals_of_steps_name_the_rule() {
     let mut bounds = bounds();

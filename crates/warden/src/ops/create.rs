@@ -7,7 +7,8 @@ use std::io::Read as _;
 use authz::RefusalCode;
 use authz::order::{CreateParams, NetParams, TemplateSource};
 use authz::world::Refused;
-use protocol::refs::{BackupRef, PoolName, StorageId, VolumeId};
+use protocol::plan::{DiskSize, NewGuest, Pin};
+use protocol::refs::{BackupRef, BridgeName, PoolName, StorageId, VolumeId};
 use protocol::{GuestKind, Sha256};
 use proxmox_client::{ApiError, Client, CloneGuest, CreateLxc, ErrorClass};
 use serde::{Deserialize, Serialize};
@@ -125,6 +126,33 @@ pub(super) fn program(params: &CreateParams) -> Result<Program, Refused> {
         actions.push(Action::free(power::start(guest)));
     }
     Ok(Program { actions })
+}
+
+/// The same guest as an order would have it. What a step cannot say is at its safest.
+pub(super) fn unsigned(new: &NewGuest) -> CreateParams {
+    let template = match &new.template {
+        Pin::Archive { volume, sha256 } => {
+            TemplateSource::Archive { volume: volume.clone(), sha256: *sha256 }
+        }
+        Pin::Guest { vmid, digest } => TemplateSource::Guest { vmid: *vmid, digest: digest.clone() },
+    };
+    let net = |bridge: &BridgeName| NetParams { bridge: bridge.clone(), vlan: None, firewall: true };
+    CreateParams {
+        vmid: new.vmid,
+        kind: new.kind,
+        name: new.name.clone(),
+        template,
+        storage: new.storage.clone(),
+        disk: new.disk.map(DiskSize::get),
+        cores: new.cores.get(),
+        memory_mib: new.memory_mib.get(),
+        net: new.bridge.as_ref().map(net),
+        unprivileged: true,
+        onboot: false,
+        start: new.start,
+        pool: None,
+        tags: new.tags.clone(),
+    }
 }
 
 /// A device without a MAC address: Proxmox chooses a free one.

@@ -23,7 +23,7 @@
 use std::collections::BTreeSet;
 
 use authz::RefusalCode;
-use authz::order::{Order, Params};
+use authz::order::{Order, Params, TemplateParams};
 use authz::world::{Refused, World};
 use protocol::plan::{Effect, Step};
 use protocol::refs::{ConfigDigest, StorageId};
@@ -214,16 +214,18 @@ pub fn resources_of_step(step: &Step) -> BTreeSet<Resource> {
 /// What an unsigned step does. The bounds have been kept.
 ///
 /// # Errors
-/// `kind`, of what this version does not carry out unsigned.
+/// `bad_order`, of a step that contradicts itself.
 pub fn program_of_step(step: &Step, effect: &Effect, seen: Option<&Observed>) -> Result<Program, Refused> {
-    let not_yet = || {
-        let why = format!(
-            "this version's warden does not carry out unsigned {} yet: sign an order for it",
-            step.kind()
-        );
-        (RefusalCode::Kind, why)
-    };
-    let guest = step.guest().ok_or_else(not_yet)?;
+    let nameless = || (RefusalCode::BadOrder, "the step does not say which guest is meant".to_owned());
+    match step {
+        Step::TemplateDownload { storage, template, sha256 } => {
+            let (storage, template) = (storage.clone(), template.clone());
+            return Ok(storage::template(&TemplateParams { storage, template, sha256: *sha256 }));
+        }
+        Step::CreateFromTemplate(new) => return create::program(&create::unsigned(new)),
+        _ => {}
+    }
+    let guest = step.guest().ok_or_else(nameless)?;
     let target = Target { kind: guest.kind, vmid: guest.vmid };
     let set = |key, value: String, digest: &ConfigDigest| {
         config::set(target, [(key, (!value.is_empty()).then_some(value))], Some(digest.as_str()))
@@ -245,7 +247,7 @@ pub fn program_of_step(step: &Step, effect: &Effect, seen: Option<&Observed>) ->
             let stopped = seen.is_some_and(|seen| seen.state == RunState::Stopped);
             backup::unsigned(target, storage, stopped)
         }
-        Step::TemplateDownload { .. } | Step::CreateFromTemplate(_) => return Err(not_yet()),
+        Step::TemplateDownload { .. } | Step::CreateFromTemplate(_) => return Err(nameless()),
     };
     Ok(Program { actions: vec![Action::on_guest(call)] })
 }

@@ -8,3 +8,4 @@ mod destroy;
 mod restore;
 mod rig;
 mod storage;
+mod unsigned;

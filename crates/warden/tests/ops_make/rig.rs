@@ -6,10 +6,11 @@ use std::time::Duration;
 use authz::order::{HostRef, Order, Params, PolicyRef, Preconditions};
 use authz::plan::Plan;
 use authz::policy::{Bounds, Operator, PolicyDocument, Role, Rule};
-use authz::{Kind, Namespace, Outcome, PublicKey, Receipt, RefusalCode, SecretKey};
+use authz::{Event, Kind, Namespace, Outcome, PublicKey, Receipt, RefusalCode, SecretKey};
 use protocol::ask::{Owner, Question, Reply};
 use protocol::frame::OrderState;
 use protocol::local::WardenAnswer;
+use protocol::plan::Step;
 use protocol::refs::BackupRef;
 use protocol::report::Known;
 use protocol::{Envelope, GuestKind, GuestRef, Nonce, Sha256, SnapshotRef, Vmid};
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use warden::config::ProxmoxConfig;
 use warden::world::{Extent, Observed, observe_all};
-use warden::{Warden, WardenConfig, now, orders, questions};
+use warden::{Warden, WardenConfig, now, orders, questions, steps};
 
 pub(crate) use protocol::GuestKind::{Lxc, Qemu};
 
@@ -36,7 +37,7 @@ pub(crate) fn vmid(n: u32) -> Vmid {
     Vmid::try_from(n).unwrap()
 }
 
-fn policy(operator: &SecretKey) -> PolicyDocument {
+fn policy(operator: &SecretKey, bounds: Bounds) -> PolicyDocument {
     const KINDS: [Kind; 12] = [
         Kind::GuestDestroy,
         Kind::GuestRestoreOver,
@@ -74,7 +75,14 @@ fn policy(operator: &SecretKey) -> PolicyDocument {
             members: vec!["alice".parse().unwrap()],
         }],
         rules: KINDS.map(rule).into(),
-        bounds: Bounds {
+        bounds,
+        revoked: vec![],
+    }
+}
+
+impl Rig {
+    pub(crate) async fn start() -> Self {
+        let nothing = Bounds {
             guests: vec![],
             start: false,
             tags: false,
@@ -83,13 +91,15 @@ fn policy(operator: &SecretKey) -> PolicyDocument {
             max_pool_used_percent: 80,
             max_changes_per_hour: 5,
             ..Bounds::default()
-        },
-        revoked: vec![],
+        };
+        Self::bounded(|_| {}, async |_| nothing).await
     }
-}
 
-impl Rig {
-    pub(crate) async fn start() -> Self {
+    /// With a world that is not the usual one, and bounds for unsigned steps in it.
+    pub(crate) async fn bounded(
+        change: impl FnOnce(&mut pve_sim::world::World),
+        bounds: impl AsyncFnOnce(&proxmox_client::Client) -> Bounds,
+    ) -> Self {
         let sim = Sim::start(SimConfig { task_duration: Duration::from_millis(20), ..SimConfig::demo() })
             .await
             .unwrap();
@@ -114,10 +124,11 @@ impl Rig {
                 node: None,
             },
         };
+        change(&mut sim.world().lock().unwrap());
         let client = config.proxmox.client().unwrap();
         let (warden, _) = Warden::open(config).unwrap();
         let operator = SecretKey::from_seed(&[7; 32]);
-        let bytes = policy(&operator).encode();
+        let bytes = policy(&operator, bounds(&client).await).encode();
         let device = SecretKey::from_seed(&[8; 32]).public().to_wire();
         let answer = warden.enroll(&bytes.clone().into(), Sha256::of(&bytes), &vec![1; 32].into(), device);
         assert!(matches!(answer, WardenAnswer::Enrolled { .. }), "{answer:?}");
@@ -250,6 +261,16 @@ impl Rig {
         let answer = questions::answer(&self.warden, Question::Look(look)).await;
         let WardenAnswer::Answered { reply: Reply::World { json } } = answer else { panic!("{answer:?}") };
         serde_json::from_slice(&json.0).unwrap()
+    }
+
+    /// An unsigned step.
+    pub(crate) async fn step(&self, step: Step) -> Outcome {
+        let answer = steps::step(self.warden.clone(), step, 1).await;
+        let WardenAnswer::Receipt(signed) = answer else { panic!("{answer:?}") };
+        let enrolled = self.warden.status().enrolled.unwrap();
+        let receipt = Receipt::verify(&signed, &enrolled.host_id, &self.host_key()).unwrap();
+        let Event::Step { outcome, .. } = receipt.event else { panic!("{receipt:?}") };
+        outcome
     }
 
     /// Makes a backup without the warden.
