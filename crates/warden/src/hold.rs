@@ -1,7 +1,10 @@
 //! A way for crash tests to stop the real binary at a durable point: when `WRIT_WARDEN_HOLD_AT` names
 //! the point, the warden writes one line to standard error and waits there for ever, to be killed.
-//! `before-` and the point's name is the moment right before it. Exists in debug builds only; a release build
-//! ignores the variable.
+//! `before-` and the point's name is the moment right before it, `:2` after it the second time that it is reached.
+//! Exists in debug builds only; a release build ignores the variable.
+
+#[cfg(debug_assertions)]
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Points between two durable writes, or between one and a word to Proxmox, the runner or the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,24 +86,38 @@ pub async fn before(point: Point) {
 /// [`at`] where nobody can be waited for, a lock in hand.
 #[cfg(debug_assertions)]
 pub fn block_at(point: Point) {
-    while is_wanted("", point) {
-        std::thread::park();
+    if is_wanted("", point) {
+        for_ever();
     }
 }
 
 /// [`before`] where nobody can be waited for, a lock in hand.
 #[cfg(debug_assertions)]
 pub fn block_before(point: Point) {
-    while is_wanted("before-", point) {
+    if is_wanted("before-", point) {
+        for_ever();
+    }
+}
+
+#[cfg(debug_assertions)]
+fn for_ever() -> ! {
+    loop {
         std::thread::park();
     }
 }
 
 #[cfg(debug_assertions)]
 fn is_wanted(side: &str, point: Point) -> bool {
+    static REACHED: AtomicU32 = AtomicU32::new(0);
+
     let name = point.name();
-    let wanted = std::env::var("WRIT_WARDEN_HOLD_AT")
-        .is_ok_and(|wanted| wanted.strip_prefix(side).is_some_and(|wanted| wanted == name));
+    let Ok(wanted) = std::env::var("WRIT_WARDEN_HOLD_AT") else { return false };
+    let (wanted, time) = wanted.rsplit_once(':').unwrap_or((&wanted, "1"));
+    if wanted.strip_prefix(side) != Some(name) {
+        return false;
+    }
+    let reached = REACHED.fetch_add(1, Ordering::Relaxed) + 1;
+    let wanted = time.parse() == Ok(reached);
     if wanted {
         eprintln!("writ-warden: holding at {side}{name}");
     }

@@ -22,17 +22,17 @@ use warden::{Warden, WardenConfig, now};
 
 use crate::table::{Disk, End, Side, Truth, disk, has_ended, was_sent};
 
-const VMID: u32 = 101;
+pub(crate) const VMID: u32 = 101;
 const SNAPSHOT: &str = "before-upgrade";
 const ACT: &str = "writ@pve!act";
 /// The warden looks this long for the task of a lost answer, by the node's clock; nobody waits for it here.
-const LATER_S: i64 = 60;
+pub(crate) const LATER_S: i64 = 60;
 
-struct Cell {
-    sim: Sim,
+pub(crate) struct Cell {
+    pub(crate) sim: Sim,
     dir: tempfile::TempDir,
-    config: WardenConfig,
-    client: proxmox_client::Client,
+    pub(crate) config: WardenConfig,
+    pub(crate) client: proxmox_client::Client,
     operator: SecretKey,
     binary: PathBuf,
 }
@@ -105,7 +105,7 @@ pub(crate) async fn run(bins: &Bins, point: &str, side: Side, truth: Truth) -> R
 
 impl Cell {
     /// Everything, enrolled, and no process yet.
-    async fn start(bins: &Bins) -> Self {
+    pub(crate) async fn start(bins: &Bins) -> Self {
         let config = SimConfig { task_duration: Duration::ZERO, ..SimConfig::demo() };
         let sim = Sim::start(config).await.unwrap();
         let dir = tempfile::Builder::new().prefix("writ-").tempdir().unwrap();
@@ -132,21 +132,38 @@ impl Cell {
         Self { sim, dir, config, client, operator, binary: bins.path("writ-warden") }
     }
 
-    fn world<T>(&self, with: impl FnOnce(&mut World) -> T) -> T {
+    pub(crate) fn world<T>(&self, with: impl FnOnce(&mut World) -> T) -> T {
         with(&mut self.sim.world().lock().unwrap())
     }
 
-    fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> Identity {
         Identity::load(&self.config.state_dir).unwrap().unwrap()
     }
 
     async fn envelope(&self) -> Envelope {
         let vmid = Vmid::try_from(VMID).unwrap();
         let seen = observe(&self.client, GuestKind::Qemu, vmid).await.unwrap();
-        let identity = self.identity();
         let snapshot = seen.snapshots.iter().find(|snapshot| snapshot.name == SNAPSHOT).unwrap();
-        let order = Order {
-            params: Params::SnapshotRollback(RollbackParams { start: false }),
+        let pre = Preconditions {
+            state: Some(seen.state),
+            digest: Some(seen.digest.parse().unwrap()),
+            snapshot: Some(SnapshotRef {
+                name: SNAPSHOT.parse().unwrap(),
+                time: snapshot.snaptime.unwrap(),
+                parent: snapshot.parent.clone(),
+            }),
+            ..Preconditions::default()
+        };
+        let guest = GuestRef { vmid, kind: GuestKind::Qemu, name: seen.name, identity: seen.identity };
+        let order = self.order(Params::SnapshotRollback(RollbackParams { start: false }), guest, pre);
+        self.signed(&order)
+    }
+
+    /// An order that this host accepts.
+    pub(crate) fn order(&self, params: Params, guest: GuestRef, pre: Preconditions) -> Order {
+        let identity = self.identity();
+        Order {
+            params,
             host: HostRef {
                 id: identity.host_id,
                 key: identity.host_key.public().fingerprint(),
@@ -154,17 +171,8 @@ impl Cell {
                 cluster: None,
                 name: "web1".parse().unwrap(),
             },
-            guest: Some(GuestRef { vmid, kind: GuestKind::Qemu, name: seen.name, identity: seen.identity }),
-            pre: Preconditions {
-                state: Some(seen.state),
-                digest: Some(seen.digest.parse().unwrap()),
-                snapshot: Some(SnapshotRef {
-                    name: SNAPSHOT.parse().unwrap(),
-                    time: snapshot.snaptime.unwrap(),
-                    parent: snapshot.parent.clone(),
-                }),
-                ..Preconditions::default()
-            },
+            guest: Some(guest),
+            pre,
             plan: None,
             nonce: Nonce::from_bytes([1; 16]),
             nbf: now(),
@@ -174,13 +182,16 @@ impl Cell {
             min_signers: 1,
             reason: "test".parse().unwrap(),
             ticket: None,
-        };
+        }
+    }
+
+    pub(crate) fn signed(&self, order: &Order) -> Envelope {
         let payload = order.encode();
         let sigs = vec![self.operator.sign(Namespace::Op, &payload)];
         Envelope::new(payload.into(), sigs)
     }
 
-    async fn process(&self, name: &str, env: &[(&str, &str)]) -> Result<Process, String> {
+    pub(crate) async fn process(&self, name: &str, env: &[(&str, &str)]) -> Result<Process, String> {
         let config = self.dir.path().join("warden.toml").display().to_string();
         let args = ["serve", "--config", &config];
         let told = |error: scenarios::Trouble| error.to_string();
@@ -189,16 +200,16 @@ impl Cell {
         Ok(process)
     }
 
-    async fn ask(&self, request: &WardenRequest) -> Result<Framed, String> {
+    pub(crate) async fn ask(&self, request: &WardenRequest) -> Result<Framed, String> {
         let stream = UnixStream::connect(&self.config.socket).await.map_err(|error| error.to_string())?;
         let mut peer = Framed::from(stream);
         peer.send(request).await.map_err(|error| error.to_string())?;
         Ok(peer)
     }
 
-    /// What the order's file says after the first call of a program of two: `guest.destroy` takes the protection
-    /// away first, and puts it back when it does not get further. Until the warden destroys guests, the second
-    /// call is the rollback. Before the point the first call was not made, after it it was.
+    /// What the order's file says after the first call of a program of two: protection is taken away first, and
+    /// put back when it does not get further; the second call is the rollback. (The other matrix has programs that
+    /// are like this by themselves.) Before the point the first call was not made, after it it was.
     fn make_two_calls_of_it(&self, op: Sha256, side: Side) {
         let path = self.config.state_dir.join("orders").join(format!("{op}.json"));
         let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -293,7 +304,7 @@ impl Cell {
     }
 
     /// The one end that the log tells of this order, and whether it says that it was committed, once.
-    async fn log_says(&self, op: &Sha256) -> Result<(Option<Outcome>, bool), String> {
+    pub(crate) async fn log_says(&self, op: &Sha256) -> Result<(Option<Outcome>, bool), String> {
         let mut peer = self.ask(&WardenRequest::Receipts { first: 0, max: 64 }).await?;
         let answer: Option<WardenAnswer> = peer.receive().await.map_err(|error| error.to_string())?;
         let Some(WardenAnswer::Receipts { receipts, .. }) = answer else { return Err(format!("{answer:?}")) };
@@ -322,9 +333,8 @@ impl Cell {
             .count()
     }
 
-    /// The same order again: refused as a replay when it was accepted, judged anew when it was not.
-    async fn replayed(&self, envelope: &Envelope, end: End, since: usize) -> Result<(), String> {
-        let before = self.rollbacks(since);
+    /// What becomes of an order.
+    pub(crate) async fn submit(&self, envelope: &Envelope) -> Result<String, String> {
         let mut peer = self.ask(&WardenRequest::Order { envelope: envelope.clone() }).await?;
         let answer = loop {
             match peer.receive().await.map_err(|error| error.to_string())? {
@@ -335,7 +345,13 @@ impl Cell {
         };
         let identity = self.identity();
         let receipt = Receipt::verify(&answer, &identity.host_id, &identity.host_key.public()).unwrap();
-        let outcome = receipt.order_outcome().unwrap().1.to_string();
+        Ok(receipt.order_outcome().unwrap().1.to_string())
+    }
+
+    /// The same order again: refused as a replay when it was accepted, judged anew when it was not.
+    async fn replayed(&self, envelope: &Envelope, end: End, since: usize) -> Result<(), String> {
+        let before = self.rollbacks(since);
+        let outcome = self.submit(envelope).await?;
         let replay = outcome.contains("replay");
         let more = self.rollbacks(since) - before;
         match (end, replay, more) {
@@ -374,14 +390,16 @@ fn policy(operator: &SecretKey) -> PolicyDocument {
             namespaces: vec![Namespace::Op, Namespace::Policy],
             members: vec!["alice".parse().unwrap()],
         }],
-        rules: vec![Rule {
-            kind: Kind::SnapshotRollback,
-            role: "ops".parse().unwrap(),
-            also: vec![],
-            threshold: 1,
-            standing: true,
-            max_validity_s: 3600,
-        }],
+        rules: [Kind::SnapshotRollback, Kind::GuestDestroy]
+            .map(|kind| Rule {
+                kind,
+                role: "ops".parse().unwrap(),
+                also: vec![],
+                threshold: 1,
+                standing: kind == Kind::SnapshotRollback,
+                max_validity_s: 3600,
+            })
+            .into(),
         bounds: Bounds {
             guests: vec![],
             start: false,

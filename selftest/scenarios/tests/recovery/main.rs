@@ -6,9 +6,11 @@
 //! |---|---|
 //! | [`table`] | what must come out of each cell |
 //! | [`cell`] | one of them: simulator, state directory, process, order |
+//! | [`destroy`] | the same of the two calls that end a guest |
 #![expect(clippy::unwrap_used, reason = "helpers of tests; clippy.toml frees only functions")]
 
 mod cell;
+mod destroy;
 mod table;
 
 use std::collections::BTreeMap;
@@ -70,4 +72,31 @@ async fn killed_at_every_point_whatever_proxmox_says_then() {
         }
     }
     assert!(wrong.is_empty(), "{} of 88 wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_is_destroyed_once_wherever_the_warden_dies() {
+    let bins = Bins::ready().unwrap();
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    let mut cells = JoinSet::new();
+    for (place, got) in destroy::PLACES {
+        for truth in destroy::truths(got) {
+            let (bins, places) = (bins.clone(), places.clone());
+            cells.spawn(async move {
+                let _place = places.acquire_owned().await.unwrap();
+                (place, *truth, destroy::run(&bins, place, got, *truth).await)
+            });
+        }
+    }
+    let (mut count, mut wrong) = (0, Vec::new());
+    while let Some(result) = cells.join_next().await {
+        let (place, truth, result) = result.unwrap();
+        count += 1;
+        match result {
+            Ok(outcome) => println!("{place:<18} {truth:?}: {outcome}"),
+            Err(why) => wrong.push(format!("{place} {truth:?}: {why}")),
+        }
+    }
+    assert_eq!(count, 35);
+    assert!(wrong.is_empty(), "{} of {count} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
