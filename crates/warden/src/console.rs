@@ -1,6 +1,8 @@
-//! `writ-warden status | queue | receipts | plan`: what root on the host can see without the hub. Nothing here
+//! `writ-warden status | queue | receipts | plan | smart`: what root on the host can see without the hub. Nothing here
 //! changes anything. What needs the running warden asks its socket; the rest is read from the state directory,
 //! so it works while the warden is stopped, too.
+
+pub mod smart;
 
 use std::path::Path;
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use protocol::privileged::{BlockDevice, SmartTransport};
 use tokio::signal::unix::{SignalKind, signal};
 use warden::identity::Identity;
 use warden::ledger::Ledger;
@@ -70,6 +71,20 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Read a disk's SMART values, also behind a USB bridge, through writ-privileged. Wakes no disk that sleeps.
+    Smart {
+        /// The disk, such as /dev/sda.
+        device: BlockDevice,
+        /// How smartctl speaks to it (its -d), such as sat or sntjmicron; else it chooses.
+        #[arg(long, value_parser = console::smart::transport)]
+        transport: Option<SmartTransport>,
+        /// Configuration file.
+        #[arg(long, default_value = "/etc/writ/warden.toml")]
+        config: PathBuf,
+        /// For programs: what smartctl printed.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the policy that this host lives by.
     Policy {
         /// Configuration file.
@@ -108,6 +123,9 @@ async fn main() -> ExitCode {
         Command::Queue { config, json } => console::queue(&config, json).await,
         Command::Receipts { last, config, json } => console::receipts(&config, last, json),
         Command::Plan { order, config, json } => console::plan(&config, &order, json).await,
+        Command::Smart { device, transport, config, json } => {
+            console::smart::run(&config, device, transport, json).await
+        }
         Command::Policy { config } => policy(&config),
         Command::Journal(JournalCommand::Verify { config }) => verify(&config),
     };

@@ -86,13 +86,13 @@ const fn only_looks(request: &WardenRequest) -> bool {
         WardenRequest::Status {}
         | WardenRequest::Receipts { .. }
         | WardenRequest::Queue {}
+        | WardenRequest::Smart { .. }
         | WardenRequest::Ask { .. } => true,
         WardenRequest::Enroll { .. }
         | WardenRequest::Step { .. }
         | WardenRequest::Order { .. }
         | WardenRequest::Session { .. }
         | WardenRequest::Policy { .. }
-        | WardenRequest::Smart { .. }
         | WardenRequest::Results {}
         | WardenRequest::Result { .. }
         | WardenRequest::ResultStored { .. } => false,
