@@ -112,13 +112,15 @@ impl Warden {
             return Ok(());
         }
         let now = self.computed(order, seen, program)?;
-        let plans = lock(&self.plans);
+        let mut plans = lock(&self.plans);
         let then = plans.book.find(order, boottime())?;
         if then.same_effects(&now) {
             return Ok(());
         }
         let changed = then.effects.iter().zip(&now.effects).find(|(then, now)| then != now);
         let how = changed.map_or_else(String::new, |(then, now)| format!(" (\"{then}\" is now \"{now}\")"));
+        // Refused once it stays refused, also when the world goes back: people prepare another order meanwhile.
+        plans.book.used(order);
         Err((
             RefusalCode::Plan,
             format!("the order would not do any more what its plan says{how}: prepare the order again"),

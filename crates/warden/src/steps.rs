@@ -96,6 +96,9 @@ async fn accept(warden: &Arc<Warden>, step: &Step, generation: u64) -> Result<(C
     if let (Some(_), Some(seen)) = (step.guest(), &seen) {
         warden.still_the_adopted(seen)?;
     }
+    if let (Some(vmid), Some(seen)) = (step.vmid(), &seen) {
+        ops::not_put_aside(vmid, seen)?;
+    }
     let effect = bounds::admit(step, &limits, seen.as_ref())?;
     let room = bounds::room(step, seen.as_ref())?;
     if room.is_some() || matches!(step, Step::SnapshotCreate { .. }) {

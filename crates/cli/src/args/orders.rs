@@ -22,8 +22,11 @@ pub struct SignArgs {
     /// Replace an existing signature
     #[arg(long)]
     pub force: bool,
+    /// Sign an order that is bound to a plan although this machine cannot show that plan
+    #[arg(long)]
+    pub unseen_plan: bool,
     /// Only print the order as you would sign it: nothing is signed, and no key is needed
-    #[arg(long, conflicts_with_all = ["key", "output", "force"])]
+    #[arg(long, conflicts_with_all = ["key", "output", "force", "unseen_plan"])]
     pub explain: bool,
 }
 

@@ -113,15 +113,16 @@ fn refused(path: &Path, error: &crate::planned::PlannedError) -> Failure {
 }
 
 /// The plan beside an order as a person reads it, judged by what this machine knows of the host. A plan that is
-/// there and does not belong is an error; where none is there, or nothing is known of the host, the text says so.
-pub(super) fn shown(ctx: &Context, path: &Path, order: &Order) -> Result<String, Failure> {
+/// there and does not belong is an error; where none is there, or nothing is known of the host, the reason comes
+/// instead.
+pub(super) fn shown(ctx: &Context, path: &Path, order: &Order) -> Result<Result<String, String>, Failure> {
     let Some(signed) = read(path)? else {
         return Ok(match order.plan {
-            None => String::new(),
-            Some(_) => format!(
-                "Plan\n  NOT SHOWN: the order is bound to a plan, and there is no {}; ask whoever prepared the order for it\n",
+            None => Ok(String::new()),
+            Some(_) => Err(format!(
+                "the order is bound to a plan, and there is no {}; ask whoever prepared the order for it",
                 plan_path(path).display()
-            ),
+            )),
         });
     };
     if order.plan.is_none() {
@@ -131,13 +132,13 @@ pub(super) fn shown(ctx: &Context, path: &Path, order: &Order) -> Result<String,
     let known = ctx.home().ok().and_then(|home| home.memory().ok()).unwrap_or_default();
     let host = known.values().find(|statement| statement.host_id == order.host.id);
     let Some(key) = host.and_then(|statement| PublicKey::try_from(statement.host_key).ok()) else {
-        return Ok(format!(
-            "Plan\n  NOT SHOWN: this machine does not know the key of that host, so {} cannot be checked; `writ hosts` fetches it\n",
+        return Ok(Err(format!(
+            "this machine does not know the key of that host, so {} cannot be checked; `writ hosts` fetches it",
             plan_path(path).display()
-        ));
+        )));
     };
     let plan = belongs(order, &signed, &key).map_err(|error| refused(path, &error))?;
-    Ok(describe(&plan, order, &order.host.name, now()))
+    Ok(Ok(describe(&plan, order, &order.host.name, now())))
 }
 
 /// The plan that an order is bound to, judged by the host's key; none where it is bound to none.

@@ -40,25 +40,40 @@ pub(super) fn shown(ctx: &Context, bytes: &[u8], order: &Order) -> Result<String
 
 pub(super) fn show(ctx: &Context, path: &Path) -> Result<Answer, Failure> {
     let (bytes, order) = read_order(path)?;
-    Ok(Answer::ok(shown_with_plan(ctx, path, &bytes, &order)?))
+    Ok(Answer::ok(shown_with_plan(ctx, path, &bytes, &order)?.0))
 }
 
-/// The order, and the plan that lies beside it.
-fn shown_with_plan(ctx: &Context, path: &Path, bytes: &[u8], order: &Order) -> Result<String, Failure> {
-    Ok(shown(ctx, bytes, order)? + &planned::shown(ctx, path, order)?)
+/// The order, and the plan that lies beside it; or why the plan that it is bound to is not shown.
+fn shown_with_plan(
+    ctx: &Context,
+    path: &Path,
+    bytes: &[u8],
+    order: &Order,
+) -> Result<(String, Option<String>), Failure> {
+    let text = shown(ctx, bytes, order)?;
+    Ok(match planned::shown(ctx, path, order)? {
+        Ok(plan) => (text + &plan, None),
+        Err(why) => (format!("{text}Plan\n  NOT SHOWN: {why}\n"), Some(why)),
+    })
 }
 
 pub(super) async fn sign(ctx: &Context, args: SignArgs) -> Result<Answer, Failure> {
     let (bytes, order) = read_order(&args.order)?;
     if args.explain {
-        return Ok(Answer::ok(shown_with_plan(ctx, &args.order, &bytes, &order)?));
+        return Ok(Answer::ok(shown_with_plan(ctx, &args.order, &bytes, &order)?.0));
     }
     let output = args.output.unwrap_or_else(|| signature_path(&args.order));
     if output.exists() && !args.force {
         return Err(Failure::Exists(output));
     }
     // Even with --quiet: nobody signs what they have not seen.
-    eprint!("{}", shown_with_plan(ctx, &args.order, &bytes, &order)?);
+    let (text, unseen) = shown_with_plan(ctx, &args.order, &bytes, &order)?;
+    eprint!("{text}");
+    if let Some(why) = unseen.filter(|_| !args.unseen_plan) {
+        return Err(Failure::other(format!(
+            "nobody signs what cannot be shown: {why}; nothing was signed (--unseen-plan signs all the same)"
+        )));
+    }
     planned::in_time(&order)?;
     let home = ctx.home()?;
     let namespace = order.kind().namespace();

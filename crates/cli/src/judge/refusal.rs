@@ -16,6 +16,9 @@ pub struct Aftermath {
     pub still_valid: bool,
     /// The end of its validity; none when its bytes are no order.
     pub valid_until: Option<u64>,
+    /// It is bound to the plan that its host computed for that guest: the host forgets that one when it computes the
+    /// next.
+    pub bound: bool,
     /// The host complains about signatures that are good by the policy of this machine.
     pub altered: bool,
     /// By the policy of this machine a key that signed it is revoked, and the other signatures are not enough;
@@ -43,10 +46,13 @@ impl Aftermath {
             return Self { altered, ..Self::default() };
         }
         let revoked = envelope.is_some_and(|envelope| lost_its_signers(envelope, policy));
+        let order = envelope.and_then(|e| Order::decode(&e.payload.0).ok());
         Self {
+            bound: order.as_ref().is_some_and(|order| order.plan.is_some() && order.guest.is_some()),
             revoked: revoked.then_some(*code == RefusalCode::Revoked),
-            still_valid: !matches!(code, RefusalCode::Replay | RefusalCode::Expired),
-            valid_until: envelope.and_then(|e| Order::decode(&e.payload.0).ok()).map(|order| order.exp),
+            // What a host once said of a plan stays so: it has forgotten it.
+            still_valid: !matches!(code, RefusalCode::Replay | RefusalCode::Expired | RefusalCode::Plan),
+            valid_until: order.map(|order| order.exp),
             altered,
             used_before: *code == RefusalCode::Replay,
         }
@@ -70,6 +76,10 @@ impl Aftermath {
             // The host's clock decides; by ours it is over.
             Some(exp) if now > exp.saturating_add(CLOCK_SKEW_S) => said.push(format!(
                 "this refusal was not its end: it was valid until {}, and whoever held it, the hub too, could deliver it again until then; see `writ receipts {host}`",
+                utc(exp)
+            )),
+            Some(exp) if self.bound => said.push(format!(
+                "STILL VALID until {}: whoever holds it, the hub too, can deliver it again, until you prepare a replacement: the host forgets the plan of this one then",
                 utc(exp)
             )),
             Some(exp) => said.push(format!(

@@ -201,6 +201,8 @@ pub fn complete(program: &mut Program, seen: Option<&Observed>) {
     }
 }
 
+pub use restore::not_put_aside;
+
 /// What an unsigned step works on.
 pub fn resources_of_step(step: &Step) -> BTreeSet<Resource> {
     let storage = match step {

@@ -30,6 +30,22 @@ use crate::world::{Near, Observed, client_kind, client_vmid};
 /// The tag of a guest in whose place another one works.
 const REPLACED: &str = "writ-replaced";
 
+/// A guest that was put aside is as its order left it until another order comes: it has the MAC addresses, and
+/// inside the addresses, of the one that works in its place.
+///
+/// # Errors
+/// `bounds`, where it has that tag.
+pub fn not_put_aside(vmid: Vmid, seen: &Observed) -> Result<(), Refused> {
+    let tags = seen.config.get("tags").map_or("", String::as_str);
+    if !tags.split([';', ',', ' ']).any(|tag| tag == REPLACED) {
+        return Ok(());
+    }
+    let why = format!(
+        "guest {vmid} was put aside by guest.restore_over, and another one works in its place: nothing unsigned touches it; destroy it by an order, or take the tag {REPLACED} away by a signed guest.tag"
+    );
+    Err((RefusalCode::Bounds, why))
+}
+
 /// A guest is made of a backup, under a free number, with an identity of its own, stopped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -4,6 +4,7 @@ use authz::order::{Order, Params, RestoreOverParams};
 use authz::{Outcome, RefusalCode};
 use protocol::GuestKind;
 use protocol::frame::OrderState;
+use protocol::plan::Step;
 use pve_sim::world::Fault;
 
 use crate::rig::{Lxc, Qemu, Rig, code, one, text};
@@ -51,6 +52,46 @@ async fn the_old_guest_is_put_aside_and_kept() {
             assert_eq!(rig.count("DELETE", ""), 0);
         }
     }
+}
+
+/// What wants the old guest to run, by desired state, does not start a second machine with the same addresses.
+#[tokio::test]
+async fn nothing_unsigned_touches_what_was_put_aside() {
+    let bounds = authz::policy::Bounds {
+        guests: vec![(crate::rig::vmid(100), crate::rig::vmid(299))],
+        start: true,
+        tags: true,
+        snapshots: true,
+        max_snapshots_per_guest: 9,
+        max_pool_used_percent: 80,
+        max_changes_per_hour: 20,
+        ..authz::policy::Bounds::default()
+    };
+    let rig = Rig::bounded(|_| {}, async |_| bounds).await;
+    let order = rig.plan(&draft(&rig, Qemu, 100, true).await).await.unwrap().1;
+    let outcome = rig.submit(&order).await;
+    assert!(outcome.is_success(), "{outcome}");
+    let before = rig.mutations().len();
+    let seen = rig.see(Qemu, 100).await;
+    let guest = protocol::GuestRef {
+        vmid: crate::rig::vmid(100),
+        kind: Qemu,
+        name: seen.name.clone(),
+        identity: seen.identity.clone(),
+    };
+    let tags = vec!["prod".parse().unwrap()];
+    for step in [
+        Step::Start { guest: guest.clone() },
+        Step::SetTags { guest: guest.clone(), digest: seen.digest, tags },
+        Step::SnapshotCreate { guest, snapshot: "more".parse().unwrap() },
+    ] {
+        let outcome = rig.step(step).await;
+        assert!(
+            code(&outcome) == RefusalCode::Bounds && outcome.to_string().contains("put aside"),
+            "{outcome}"
+        );
+    }
+    assert_eq!(rig.mutations().len(), before);
 }
 
 #[tokio::test]

@@ -153,10 +153,17 @@ async fn a_plan_that_does_not_belong_stops_the_signature() {
     std::fs::remove_file(&beside).unwrap();
     let shown = desk.run(&["show", text(&file)]).await.unwrap().stdout;
     assert!(shown.contains("NOT SHOWN") && shown.contains("order.json.plan"), "{shown}");
+    let error = desk.run(&["sign", text(&file)]).await.unwrap_err().to_string();
+    assert!(error.contains("nobody signs") && error.contains("--unseen-plan"), "{error}");
     std::fs::write(&beside, &own).unwrap();
     desk.run(&["hosts", "--forget", "web1"]).await.unwrap();
     let shown = desk.run(&["show", text(&file)]).await.unwrap().stdout;
     assert!(shown.contains("NOT SHOWN") && !shown.contains("is lost"), "{shown}");
+    let error = desk.run(&["sign", text(&file)]).await.unwrap_err().to_string();
+    assert!(error.contains("writ hosts") && error.contains("nothing was signed"), "{error}");
+    assert!(!desk.path("order.json.sig").exists());
+    desk.run(&["sign", "--unseen-plan", text(&file)]).await.unwrap();
+    assert!(desk.path("order.json.sig").exists());
 }
 
 /// A hub or a person that holds an order back for longer than the host remembers its plan.
