@@ -5,15 +5,14 @@
 //! Nothing is ever sent a second time, with one exception that the design makes: Proxmox's answer "can't lock
 //! file … got timeout" is certain to have changed nothing, so the call may be made again, a few times.
 
+mod early;
 mod same;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use authz::world::World;
 use authz::{Order, Outcome};
 use protocol::frame::OrderState;
-use protocol::report::Known;
 use proxmox_client::{
     ApiError, Delivery, Doubt, ErrorClass, FindTask, FoundTask, TaskEnd, TaskFilter, TaskSource, Upid,
 };
@@ -107,15 +106,25 @@ impl Past {
 /// Carries out a whole program. The claim on what it works on is the caller's.
 pub(crate) async fn run(warden: &Warden, program: &Program, mut book: Option<Book<'_>>) -> Outcome {
     let mut past = Past::default();
+    let mut made = None;
     for (at, action) in program.actions.iter().enumerate() {
-        let end = one(warden, at, action, &mut book).await;
+        let end = one(warden, at, action, made.as_ref(), &mut book).await;
+        let order = book.as_ref().map(|book| book.order);
         let more = at + 1 < program.actions.len();
         if more {
             hold::before(Point::Between).await;
         }
-        match same::guest(warden, action, book.as_ref().map(|book| book.order), end).await {
+        match same::guest(warden, action, order, end).await {
             End::Done(done) => past.add(done),
-            end => return ended_early(warden, program, at, past, end).await,
+            end => return ended_early(warden, program, order, at, past, end).await,
+        }
+        if more {
+            made = match same::note(warden, action, made).await {
+                Ok(made) => made,
+                Err(why) => {
+                    return ended_early(warden, program, order, at + 1, past, End::not_sent(why)).await;
+                }
+            };
         }
         if more {
             hold::at(Point::Between).await;
@@ -160,31 +169,28 @@ pub(crate) async fn resume(warden: &Warden, program: &Program, mut book: Book<'_
         End::Done(done) => {
             past.add(done);
             let why = "the warden ended after this call, and what was to follow was not done".to_owned();
-            ended_early(warden, program, at + 1, past, End::not_sent(why)).await
+            ended_early(warden, program, Some(book.order), at + 1, past, End::not_sent(why)).await
         }
-        end => ended_early(warden, program, at, past, end).await,
+        end => ended_early(warden, program, Some(book.order), at, past, end).await,
     }
 }
 
 /// The program does not go on: what can be put right is put right, and the outcome says all of it.
-async fn ended_early(warden: &Warden, program: &Program, at: usize, past: Past, end: End) -> Outcome {
+async fn ended_early(
+    warden: &Warden,
+    program: &Program,
+    order: Option<&Order>,
+    at: usize,
+    past: Past,
+    end: End,
+) -> Outcome {
     let mut right = Vec::new();
     for action in program.actions[..at.min(program.actions.len())].iter().rev() {
         if let Some(undo) = &action.undo {
-            right.push(put_right(warden, undo).await);
+            right.push(early::put_right(warden, order, action, undo).await);
         }
     }
-    let tell = |why: String| {
-        let mut text = why;
-        if at > 0 {
-            let all = program.actions.len();
-            text = format!("{text}. Before that, {at} of {all} calls were made: {}", past.seen.join("; "));
-        }
-        if !right.is_empty() {
-            text = format!("{text}. Then: {}", right.join("; "));
-        }
-        safe(&text)
-    };
+    let tell = |why: String| safe(&early::words(&why, at, program.actions.len(), &past.seen, &right));
     match end {
         End::Not { why, refused: false, upid: None } if at == 0 => {
             Outcome::Aborted { why: tell(format!("{why}; Proxmox changed nothing")) }
@@ -195,20 +201,14 @@ async fn ended_early(warden: &Warden, program: &Program, at: usize, past: Past, 
     }
 }
 
-/// Harmless whenever it comes, so a lost answer is followed by a look and nothing else.
-async fn put_right(warden: &Warden, undo: &Call) -> String {
-    let sent = undo.send(&warden.client).await;
-    match (look(warden, undo, None).await, sent) {
-        (Ok(Judged::Done(seen)), _) => format!("put right: {seen}"),
-        (Ok(judged), Err(error)) => format!("NOT put right ({error}): {}", judged.seen()),
-        (Ok(judged), Ok(_)) => format!("NOT put right: {}", judged.seen()),
-        (Err(_), Err(error)) => format!("NOT put right ({error}), {} was not done", undo.line()),
-        (Err(error), Ok(_)) => format!("{} was sent, and could not be looked at ({error})", undo.line()),
-    }
-}
-
 /// STARTING, the one call, RUNNING, the end.
-async fn one(warden: &Warden, at: usize, action: &Action, book: &mut Option<Book<'_>>) -> End {
+async fn one(
+    warden: &Warden,
+    at: usize,
+    action: &Action,
+    made: Option<&same::Made>,
+    book: &mut Option<Book<'_>>,
+) -> End {
     let call = &action.call;
     let (t0, known) = match before(warden, call).await {
         Ok(before) => before,
@@ -227,6 +227,11 @@ async fn one(warden: &Warden, at: usize, action: &Action, book: &mut Option<Book
         if let Err(why) = still_so(warden, book.order, at, action).await {
             return End::not_sent(format!("{why}; Proxmox was not called"));
         }
+    }
+    if let Some(made) = made
+        && let Err(why) = made.still_there(warden, call).await
+    {
+        return End::not_sent(format!("{why}; Proxmox was not called"));
     }
     if let Err(why) = call.ready(&warden.near()).await {
         return End::not_sent(format!("{why}; Proxmox was not called"));
@@ -307,27 +312,14 @@ async fn before(warden: &Warden, call: &Call) -> Result<(u64, BTreeSet<String>),
 /// The world is still the one that was signed. Before the first call that is all of it; before a later one the
 /// program itself has changed something, and the guest must still be the same one.
 async fn still_so(warden: &Warden, order: &Order, at: usize, action: &Action) -> Result<(), String> {
-    let unread = |error: ApiError| format!("the world could not be read again: {error}");
     if at == 0 {
+        let unread = |error: ApiError| format!("the world could not be read again: {error}");
         let (mut seen, _) = world::read(&warden.near(), &Wanted::of_order(order)).await.map_err(unread)?;
         let numbered = order.guest.as_ref().map(|guest| guest.vmid);
         warden.recognize(&mut seen, numbered).map_err(|(_, why)| why)?;
         return authz::world::check(order, &seen).map_err(|(_, why)| why);
     }
-    match &order.guest {
-        Some(meant) if action.guarded => {
-            let seen = world::observe(&warden.client, meant.kind, meant.vmid).await.map_err(unread)?;
-            let mut now = World::unread("only the guest matters here");
-            now.guest = Known::Known(seen.guest_now());
-            // An adopted guest is named with its instance id, which Proxmox does not tell.
-            warden.recognize(&mut now, Some(meant.vmid)).map_err(|(_, why)| why)?;
-            match &now.guest {
-                Known::Known(guest) => authz::world::guest(meant, guest).map_err(|(_, why)| why),
-                Known::Unknown(why) => Err(why.clone()),
-            }
-        }
-        _ => Ok(()),
-    }
+    same::meant(warden, order, action).await
 }
 
 async fn running(warden: &Warden, at: usize, call: &Call, upid: Upid, book: &mut Option<Book<'_>>) -> End {

@@ -6,7 +6,9 @@ use proxmox_client::{ApiError, Client, Started, Upid};
 use serde::{Deserialize, Serialize};
 
 use super::rights::Right;
-use super::{backup, config, create, destroy, disk, power, restore, settle, snapshot, storage, volume};
+use super::{
+    Target, backup, config, create, destroy, disk, power, restore, settle, snapshot, storage, volume,
+};
 use crate::world::Near;
 
 /// One mutation of Proxmox, as data. Each subject has its own.
@@ -160,7 +162,19 @@ impl Call {
 
     /// Whether the guest is the same one after it, as far as its configuration tells.
     pub(crate) fn keeps_identity(&self) -> bool {
-        matches!(self, Self::Power(_) | Self::Snapshot(_))
+        let saved = matches!(self, Self::Backup(backup::BackupCall::Create { .. }));
+        saved || matches!(self, Self::Power(_) | Self::Snapshot(_))
+    }
+
+    /// The guest that it makes, or that it goes on with after a call that made it.
+    pub(crate) fn made_guest(&self) -> Option<Target> {
+        match self {
+            Self::Create(call) => Some(call.guest),
+            Self::Restore(call) => Some(call.guest),
+            Self::Settle(call) => Some(call.guest),
+            Self::Power(call) => Some(call.guest),
+            _ => None,
+        }
     }
 
     /// Whether the guest has other devices after it than before, those of a snapshot.

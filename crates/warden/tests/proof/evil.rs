@@ -9,7 +9,8 @@ use pve_sim::world::{AuthId, FaultRule, Job, Kind, Mishap, NewCertificate};
 use serde_json::json;
 
 use crate::kinds::row;
-use crate::rig::{Rig, differences, each, shape};
+use crate::rig::{Rig, each};
+use crate::shape::{differences, shape};
 
 /// How an order ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,7 +255,7 @@ fn cases() -> Vec<Case> {
         },
         case(
             "vmid recycled between plan and exec",
-            |rig| rig.replace(VMID),
+            |rig| rig.replace(&row(ROLLBACK)),
             Refused,
             0,
             false,

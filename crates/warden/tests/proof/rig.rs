@@ -1,29 +1,33 @@
 //! A simulated Proxmox, a warden in front of it, and an operator who signs; all in one thread.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use authz::order::{Binding, HostRef, Need, Order, PlanRef, PolicyRef, Preconditions};
+use authz::order::{
+    Binding, HostRef, Need, Needs, Order, Params, PlanRef, PolicyRef, Preconditions, VolumeDeleteParams,
+    VolumeOwner,
+};
 use authz::plan::Plan;
 use authz::policy::{Bounds, Operator, PolicyDocument, Role, Rule};
 use authz::{Kind, Namespace, Outcome, PublicKey, Receipt, RefusalCode, SecretKey};
-use protocol::ask::{Question, Reply};
+use protocol::ask::{Look, Owner, Question, Reply};
 use protocol::frame::OrderState;
 use protocol::local::WardenAnswer;
-use protocol::{Envelope, GuestRef, Nonce, Sha256, SnapshotRef, Vmid};
-use pve_sim::world::{Exit, World};
+use protocol::refs::{BackupRef, VolumeFormat, VolumeId, VolumeRef};
+use protocol::{Envelope, GuestKind, GuestRef, Nonce, Sha256, SnapshotRef, Vmid};
+use proxmox_client::{Content, ContentFilter};
+use pve_sim::world::World;
 use pve_sim::{Sim, SimConfig};
 use tokio::sync::mpsc;
 use warden::config::ProxmoxConfig;
 use warden::ledger::Interrupted;
-use warden::world::{Extent, Observed, observe_all};
+use warden::world::{Extent, observe_all};
 use warden::{Warden, WardenConfig, now, orders, questions};
 
-use crate::kinds::Row;
+use crate::kinds::{Row, Seen, Twin};
 
 /// Turns of the runtime without a request until everybody counts as waiting for a clock. A request and its
 /// answer need half a dozen, a new connection a dozen.
@@ -98,6 +102,7 @@ impl Rig {
         let token_file = dir.path().join("token");
         authz::files::write_atomic(&token_file, sim.tokens().1.as_bytes()).unwrap();
         let config = config_of(&sim, dir.path());
+        crate::bulk::host_files(&config.host_root);
         let client = config.proxmox.client().unwrap();
         let (warden, left) = Warden::open(config.clone()).unwrap();
         assert!(left.is_empty());
@@ -142,10 +147,13 @@ impl Rig {
         change(&mut self.sim.world().lock().unwrap())
     }
 
-    /// A guest of the same number, name and snapshots, and not the same one.
-    pub(crate) fn replace(&self, number: u32) {
+    /// Puts its twin in the place of what the row means.
+    pub(crate) fn replace(&self, row: &Row) {
         let now = self.sim.now();
-        assert!(self.change(|world| world.replace_guest(number, now)));
+        match &row.twin {
+            Twin::Guest => assert!(self.change(|world| world.replace_guest(row.vmid, now))),
+            Twin::Other { put, .. } | Twin::Made { put, .. } => self.change(put),
+        }
     }
 
     /// Drives `work` to its end. Whenever nothing but clocks can go on, the clocks do: the runtime's, which
@@ -172,20 +180,39 @@ impl Rig {
         }
     }
 
-    pub(crate) async fn see(&self, row: &Row) -> Observed {
+    pub(crate) async fn see(&self, row: &Row) -> Seen {
         let all = Extent { volumes: true, ha: true, replication: true };
-        observe_all(&self.client, row.guest, vmid(row.vmid), all).await.unwrap()
+        let guest = observe_all(&self.client, row.guest, vmid(row.vmid), all).await.unwrap();
+        let filter = ContentFilter {
+            content: Some(Content::Backup),
+            vmid: Some(warden::world::client_vmid(vmid(row.vmid))),
+        };
+        let listed = self.client.storage_content(&"local".parse().unwrap(), filter).await.unwrap();
+        let backup = |volume: proxmox_client::Volume| BackupRef {
+            volid: volume.volid.as_str().parse().unwrap(),
+            size: volume.size.unwrap(),
+            ctime: volume.ctime.unwrap(),
+        };
+        let mut backups: Vec<_> = listed.into_iter().map(backup).collect();
+        backups.sort_by_key(|backup| backup.ctime);
+        Seen { guest, backups }
+    }
+
+    /// Lets the warden read what it reads once and then knows, so that each run makes the same calls.
+    pub(crate) async fn warm_up(&self) {
+        let look = Look { storages: vec!["local".parse().unwrap()], ..Look::default() };
+        let owner = Some(Owner { vmid: vmid(101), kind: GuestKind::Qemu });
+        let answer = questions::answer(self.warden(), Question::Look(Look { owner, ..look })).await;
+        assert!(matches!(answer, WardenAnswer::Answered { .. }), "{answer:?}");
     }
 
     /// As the operator's tool would prepare it: everything stated that the kind may state. Without its plan.
     pub(crate) async fn draft(&self, row: &Row) -> Order {
         let seen = self.see(row).await;
         let params = (row.params)(&seen);
-        let needs = params.kind().needs();
+        assert!(row.name.starts_with(params.kind().as_str()), "{} is another kind", row.name);
+        let needs = needs(&params);
         let enrolled = self.warden().status().enrolled.unwrap();
-        self.nonces.set(self.nonces.get() + 1);
-        let mut nonce = [0; 16];
-        nonce[8..].copy_from_slice(&self.nonces.get().to_be_bytes());
         let all = seen.guest_now();
         let snapshots: Vec<SnapshotRef> = all
             .snapshots
@@ -224,16 +251,17 @@ impl Rig {
                 state: when(needs.state, seen.state),
                 digest: when(needs.digest, seen.digest.parse().unwrap()),
                 snapshot: must(needs.snapshot, named),
-                volumes: must(needs.volumes, || row.volumes(&params, seen.volumes.as_known().unwrap())),
+                volumes: must(needs.volumes, || self.volumes(&params, &seen)),
                 snapshots: must(needs.snapshots, || snapshots.clone()),
                 protection: must(needs.protection, || seen.protection),
                 ha: must(needs.ha, || *seen.ha.as_known().unwrap()),
                 replication: must(needs.replication, || seen.replication.as_known().unwrap().clone()),
+                backups: must(needs.backups, || backups(&params, &seen)),
                 ..Preconditions::default()
             },
             params,
             plan: None,
-            nonce: Nonce::from_bytes(nonce),
+            nonce: self.nonce(),
             nbf: now(),
             exp: now() + 600,
             after: None,
@@ -242,6 +270,28 @@ impl Rig {
             reason: "test".parse().unwrap(),
             ticket: None,
         }
+    }
+
+    fn nonce(&self) -> Nonce {
+        self.nonces.set(self.nonces.get() + 1);
+        let mut nonce = [0; 16];
+        nonce[8..].copy_from_slice(&self.nonces.get().to_be_bytes());
+        Nonce::from_bytes(nonce)
+    }
+
+    /// The same once more, as another order, of a world that is as it was.
+    pub(crate) fn renewed(&self, draft: &Order) -> Order {
+        Order { nonce: self.nonce(), nbf: now(), exp: now() + 600, ..draft.clone() }
+    }
+
+    /// Those volumes that the order is about: the guest's, all of them, or the one that nobody owns.
+    fn volumes(&self, params: &Params, seen: &Seen) -> Vec<VolumeRef> {
+        let orphan = match params {
+            Params::VolumeDelete(VolumeDeleteParams { volume, owner: VolumeOwner::Gone { .. } }) => volume,
+            _ => return seen.volumes.as_known().unwrap().clone(),
+        };
+        let size = self.sim.world().lock().unwrap().stock.volumes[orphan.as_str()].size;
+        vec![VolumeRef { volid: orphan.clone(), size, format: VolumeFormat::Raw }]
     }
 
     /// Asks the warden for the plan where the kind wants one.
@@ -304,9 +354,17 @@ impl Rig {
 
     /// Requests that change something, since there were `since` in all: method and path.
     pub(crate) fn mutations(&self, since: usize) -> Vec<String> {
+        self.mutations_of(since, since).1
+    }
+
+    /// The same, up to `until` and from there on.
+    pub(crate) fn mutations_of(&self, since: usize, until: usize) -> (Vec<String>, Vec<String>) {
         let requests = self.sim.requests();
-        let lines = requests[since..].iter().filter(|line| line.method != "GET");
-        lines.map(|line| format!("{} {}", line.method, line.path)).collect()
+        let lines = |requests: &[pve_sim::RequestLine]| {
+            let lines = requests.iter().filter(|line| line.method != "GET");
+            lines.map(|line| format!("{} {}", line.method, line.path)).collect()
+        };
+        (lines(&requests[since..until]), lines(&requests[until..]))
     }
 
     /// Nothing is left over of any order, and log and journal verify.
@@ -319,6 +377,29 @@ impl Rig {
     }
 }
 
+/// As [`authz::order::Kind::needs`], but a volume that nobody owns states itself alone.
+fn needs(params: &Params) -> Needs {
+    match params {
+        Params::VolumeDelete(VolumeDeleteParams { owner: VolumeOwner::Guest {}, .. }) => {
+            Needs { guest: Need::Must, ..params.kind().needs() }
+        }
+        Params::VolumeDelete(_) => Needs { volumes: Need::Must, ..Kind::GuestCreate.needs() },
+        _ => params.kind().needs(),
+    }
+}
+
+/// Those backups that the order is about.
+fn backups(params: &Params, seen: &Seen) -> Vec<BackupRef> {
+    let named: Vec<_> = match params {
+        Params::BackupDelete(params) => params.remove.iter().collect(),
+        Params::BackupProtect(params) => vec![&params.volume],
+        Params::BackupPrune(params) => params.remove.iter().chain(&params.keep).collect(),
+        _ => return seen.backups.clone(),
+    };
+    let of = |volid: &VolumeId| seen.backups.iter().find(|backup| backup.volid == *volid).unwrap().clone();
+    named.into_iter().map(of).collect()
+}
+
 fn config_of(sim: &Sim, dir: &Path) -> WardenConfig {
     WardenConfig {
         state_dir: dir.join("state"),
@@ -329,7 +410,7 @@ fn config_of(sim: &Sim, dir: &Path) -> WardenConfig {
         privileged_socket: None,
         sessions_per_operator: 1,
         bounds: warden::bounds::LocalBounds::default(),
-        host_root: "/".into(),
+        host_root: dir.join("host"),
         proxmox: ProxmoxConfig {
             api: sim.url(),
             pins: vec![format!("spki:{}", sim.pins().spki)],
@@ -338,49 +419,6 @@ fn config_of(sim: &Sim, dir: &Path) -> WardenConfig {
             node: None,
         },
     }
-}
-
-/// What an order can change, and nothing that passes by itself: guests, volumes, storages, and how many
-/// of the warden's tasks ended well. `vmgenid` changes with every rollback, as it must.
-pub(crate) fn shape(world: &World) -> BTreeMap<String, String> {
-    let mut shape = BTreeMap::new();
-    for (vmid, guest) in &world.guests {
-        let mut config = guest.config.clone();
-        config.remove("vmgenid");
-        let snapshots: Vec<String> = guest
-            .snapshots
-            .iter()
-            .map(|(name, snapshot)| {
-                format!("{name}<{:?}{:?}", snapshot.config.get("parent"), snapshot.snapstate)
-            })
-            .collect();
-        let (runs, paused, pending) = (guest.running.is_some(), guest.paused, &guest.pending);
-        let text =
-            format!("runs {runs} paused {paused} {config:?} pending {pending:?} snapshots {snapshots:?}");
-        shape.insert(format!("guest {vmid}"), text);
-    }
-    for id in world.storages.keys() {
-        shape.insert(format!("storage {id}"), String::new());
-    }
-    for id in world.stock.volumes.keys() {
-        shape.insert(format!("volume {id}"), String::new());
-    }
-    for task in &world.tasks.all {
-        if matches!(task.ended, Some((Exit::Ok | Exit::Warnings(_), _))) {
-            let count = shape.entry(format!("ended well: {}", task.upid.kind)).or_default();
-            count.push('+');
-        }
-    }
-    shape
-}
-
-/// Which lines differ.
-pub(crate) fn differences(one: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> Vec<String> {
-    let keys = one.keys().chain(other.keys()).collect::<std::collections::BTreeSet<_>>();
-    keys.into_iter()
-        .filter(|key| one.get(*key) != other.get(*key))
-        .map(|key| format!("{key}: {:?} / {:?}", one.get(key), other.get(key)))
-        .collect()
 }
 
 /// The rule of a refusal.
