@@ -9,7 +9,7 @@ mod host;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::refs::{BackupRef, DiskRef, FsUuid, HaState, ReplicationId, StorageId, VolumeRef};
+use protocol::refs::{BackupRef, DiskRef, FsUuid, HaState, ReplicationId, StorageId, VolumeId, VolumeRef};
 use protocol::report::Known;
 use protocol::{GuestIdentity, GuestKind, GuestRef, RunState, Sha256, Vmid};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -33,6 +33,9 @@ pub struct World {
     /// Where all storages were asked for backups: those that did not answer, and why. `backups` lacks theirs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "each_once")]
     pub unlisted: BTreeMap<StorageId, String>,
+    /// Those of `backups` that Proxmox protects: it deletes and prunes none of them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub protected: BTreeSet<VolumeId>,
     /// Volumes that exist, of those that the order names without their guest.
     pub volumes: Known<Vec<VolumeRef>>,
     /// Physical disks, each with the UUIDs of the filesystems on it.
@@ -125,6 +128,7 @@ impl World {
             guest: unread(why),
             backups: unread(why),
             unlisted: BTreeMap::new(),
+            protected: BTreeSet::new(),
             volumes: unread(why),
             disks: unread(why),
             storages: unread(why),

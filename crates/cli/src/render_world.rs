@@ -30,8 +30,18 @@ pub enum Shown {
 /// That part of it, a row for each fact.
 pub fn world(world: &World, shown: Shown) -> String {
     // Taken apart, so that a new part cannot be forgotten here.
-    let World { guest: now, backups, unlisted, volumes: _, disks, storages, vmids, mounted, template: _ } =
-        world;
+    let World {
+        guest: now,
+        backups,
+        unlisted,
+        protected,
+        volumes: _,
+        disks,
+        storages,
+        vmids,
+        mounted,
+        template: _,
+    } = world;
     let mut rows = Rows::new();
     match shown {
         Shown::Guest(_) | Shown::Backups => {
@@ -41,7 +51,8 @@ pub fn world(world: &World, shown: Shown) -> String {
                 _ => {}
             }
             each("backup", backups, &mut rows, |BackupRef { volid, size, ctime }| {
-                format!("{volid} of {}, {}", utc(*ctime), bytes(*size))
+                let kept = if protected.contains(volid) { ", protected" } else { "" };
+                format!("{volid} of {}, {}{kept}", utc(*ctime), bytes(*size))
             });
             let missing =
                 unlisted.iter().map(|(storage, why)| format!("of storage {storage}: {}", unknown(why)));

@@ -374,12 +374,11 @@ async fn follow(warden: &Warden, call: &Call, upid: &Upid) -> End {
     }
 }
 
-/// Its own words; and where the world shows the change all the same, that too.
+/// Its own words, and what the world shows: a rollback that fails has stopped the guest before.
 async fn failed(warden: &Warden, call: &Call, upid: &Upid, text: String) -> End {
     let judged = look(warden, call, Some(upid)).await;
     let upid = Some(upid.to_string());
     match judged {
-        Ok(Judged::NotDone(_)) => End::Not { upid, why: text, refused: true },
         Ok(judged) => End::Not { upid, why: format!("{text}; now {}", judged.seen()), refused: true },
         Err(error) => {
             End::Unknown { upid, why: format!("{text}; and the world could not be read again: {error}") }

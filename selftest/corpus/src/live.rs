@@ -130,6 +130,7 @@ fn world(order: &Order, config: BTreeMap<String, String>) -> World {
         guest: guest.map_or_else(|| Known::Unknown("the order names none".to_owned()), Known::Known),
         backups: Known::Known(pre.backups.clone().unwrap_or_default()),
         unlisted: [].into(),
+        protected: [].into(),
         volumes: Known::Known(vec![]),
         disks: Known::Known(disks.collect()),
         storages: Known::Known(

@@ -66,5 +66,8 @@ fn print(report: &Report) -> bool {
         BUDGET.as_millis(),
         which.display()
     );
-    report.wrong.is_empty()
+    if report.cases == 0 {
+        println!("there is no case in it: nothing was judged");
+    }
+    report.wrong.is_empty() && report.cases > 0
 }

@@ -13,6 +13,17 @@ pub(super) fn check(order: &Order, world: &World) -> Result<(), Refused> {
     for backup in order.pre.backups.iter().flatten() {
         same_backup(backup, known(&world.backups, "the backups")?)?;
     }
+    let goes = match &order.params {
+        Params::BackupDelete(params) => params.remove.as_slice(),
+        Params::BackupPrune(params) => params.remove.as_slice(),
+        _ => &[],
+    };
+    // Proxmox would say so of each by itself, after those before it are gone.
+    if let Some(kept) = goes.iter().find(|volid| world.protected.contains(volid)) {
+        return wrong(format!(
+            "backup {kept} is protected, and Proxmox deletes none that is: lift that with backup.protect, or leave it out"
+        ));
+    }
     let disk = order.pre.disk.as_ref();
     match &order.params {
         Params::BackupPrune(params) => {

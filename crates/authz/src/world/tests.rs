@@ -87,6 +87,7 @@ fn world_of(order: &Order) -> World {
         guest: guest.map_or_else(|| unread("no guest"), Known::Known),
         backups: Known::Known(pre.backups.clone().unwrap_or_default()),
         unlisted: BTreeMap::new(),
+        protected: BTreeSet::new(),
         volumes: Known::Known(pre.volumes.clone().unwrap_or_default()),
         disks: Known::Known(
             pre.disk
@@ -378,6 +379,18 @@ fn orders_that_make_no_sense_now_are_refused() {
             "a storage that was not listed",
             |_, w| drop(w.unlisted.insert("local".parse().unwrap(), "away".into())),
             "could not be listed: away",
+        ),
+        (
+            Kind::BackupDelete,
+            "protected",
+            |_, w| w.protected = seen(&mut w.backups).iter().map(|b| b.volid.clone()).collect(),
+            "backup.protect",
+        ),
+        (
+            Kind::BackupPrune,
+            "protected",
+            |_, w| w.protected = seen(&mut w.backups).iter().map(|b| b.volid.clone()).collect(),
+            "backup.protect",
         ),
         (Kind::BackupDelete, "gone", |_, w| seen(&mut w.backups).clear(), "not there"),
         (Kind::BackupDelete, "rewritten", |_, w| seen(&mut w.backups)[0].size += 1, "another one"),

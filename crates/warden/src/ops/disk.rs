@@ -4,10 +4,11 @@
 
 use authz::RefusalCode;
 use authz::order::{Order, Params};
-use authz::world::Refused;
-use protocol::GuestKind;
+use authz::world::{Refused, World};
+
 use protocol::refs::{DiskSlot, StorageId, VolumeId, VolumeRef};
 use protocol::report::Known;
+use protocol::{GuestKind, RunState};
 use proxmox_client::{ApiError, Client, ConfigChange, GrowTo, MoveVolume, StorageName};
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +75,11 @@ pub enum DiskWhat {
 
 /// Storages round sizes up to whole blocks or extents of their own, none of them larger than this.
 const ROUNDED_UP: u64 = 128 << 20;
+
+/// Whether it is a container that runs, as far as is known.
+pub(super) fn needs_rest(world: &World) -> bool {
+    matches!(&world.guest, Known::Known(now) if now.kind == GuestKind::Lxc && now.state == RunState::Running)
+}
 
 /// Of an order about a disk.
 pub(super) fn call(order: &Order, guest: Target) -> Result<Call, Refused> {

@@ -184,6 +184,10 @@ pub fn program_of(order: &Order, world: &World) -> Result<Program, Refused> {
         Params::BackupDelete(_) | Params::BackupPrune(_) | Params::BackupProtect(_) => backup::program(order),
         Params::GuestConfig(_) | Params::GuestResize(_) => one(config::changes(order, target()?)?),
         Params::GuestAdopt(_) | Params::GuestRelease(_) => config::care(order, target()?),
+        Params::DiskMove(_) if disk::needs_rest(world) => {
+            let why = "Proxmox moves no volume of a container that runs: shut it down first (guest.shutdown)";
+            Err((RefusalCode::Precondition, why.to_owned()))
+        }
         Params::GuestGrow(_) | Params::DiskMove(_) | Params::DiskDetach(_) => {
             one(disk::call(order, target()?)?)
         }

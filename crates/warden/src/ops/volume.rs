@@ -174,7 +174,10 @@ impl Answers for VolumeCall {
     }
 
     async fn ready(&self, near: &Near<'_>) -> Result<(), String> {
-        let Self::Orphan { owner, volume } = self else { return Ok(()) };
+        let (owner, volume) = match self {
+            Self::Orphan { owner, volume } => (owner, volume),
+            Self::Unused { guest, volume, .. } => return held_by_none(near.client, *guest, volume).await,
+        };
         is_free(near.client, *owner).await?;
         let list = near
             .client
@@ -187,4 +190,22 @@ impl Answers for VolumeCall {
         }
         Err(format!("{} is not the volume that was meant any more", volume.volid))
     }
+}
+
+/// No snapshot of the guest names it: of one that does Proxmox frees nothing.
+async fn held_by_none(client: &Client, guest: Target, volume: &VolumeId) -> Result<(), String> {
+    let (kind, vmid) = (client_kind(guest.kind), client_vmid(guest.vmid));
+    let unread = |error: ApiError| format!("whether a snapshot holds {volume} could not be read: {error}");
+    for snapshot in client.snapshots(kind, vmid).await.map_err(unread)?.snapshots {
+        let name =
+            snapshot.name.parse().map_err(|_| format!("{:?} is no name of a snapshot", snapshot.name))?;
+        let config = client.snapshot_config(kind, vmid, &name).await.map_err(unread)?;
+        if config.raw.values().any(|value| value.split(',').any(|part| part == volume.as_str())) {
+            return Err(format!(
+                "snapshot {} holds {volume}, and Proxmox frees no volume that a snapshot holds: delete the snapshot first, or keep the volume",
+                snapshot.name
+            ));
+        }
+    }
+    Ok(())
 }

@@ -13,41 +13,53 @@ use proxmox_client::{Client, Content, ContentFilter, ResourceFilter, StorageName
 use super::guest::volume_ref;
 use super::{Near, backing, client_kind, client_vmid, kind_of};
 
-type Backups = Known<Vec<BackupRef>>;
+/// A guest's backups.
+pub(super) struct Listed {
+    /// Those that were found.
+    pub(super) backups: Known<Vec<BackupRef>>,
+    /// Which storages did not answer, where all were asked, and why.
+    pub(super) unlisted: BTreeMap<StorageId, String>,
+    /// Which of them Proxmox protects.
+    pub(super) protected: BTreeSet<VolumeId>,
+}
+
+impl Listed {
+    fn unknown(why: String) -> Self {
+        Self { backups: Known::Unknown(why), unlisted: BTreeMap::new(), protected: BTreeSet::new() }
+    }
+}
 
 /// One guest's backups on these storages, each of which must answer. None named: on all that keep backups, and
 /// which of them did not answer: one stick that is not plugged in does not hide the others.
-pub(super) async fn backups(
-    client: &Client,
-    owner: Owner,
-    storages: &[StorageId],
-) -> (Backups, BTreeMap<StorageId, String>) {
-    let mut unlisted = BTreeMap::new();
+pub(super) async fn backups(client: &Client, owner: Owner, storages: &[StorageId]) -> Listed {
     let names = if storages.is_empty() {
         match client.storages_for(Content::Backup).await {
             Ok(list) => list.into_iter().map(|storage| storage.storage).collect(),
-            Err(error) => {
-                return (Known::Unknown(format!("the storages could not be listed: {error}")), unlisted);
-            }
+            Err(error) => return Listed::unknown(format!("the storages could not be listed: {error}")),
         }
     } else {
         storages.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
-    let mut found = Vec::new();
+    let (mut found, mut unlisted, mut protected) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
     for name in names {
         match (backups_on(client, owner, &name).await, name.parse::<StorageId>()) {
-            (Ok(more), _) => found.extend(more),
+            (Ok(more), _) => {
+                let kept = more.iter().filter(|(_, kept)| *kept).map(|(backup, _)| backup.volid.clone());
+                protected.extend(kept);
+                found.extend(more.into_iter().map(|(backup, _)| backup));
+            }
             (Err(why), Ok(storage)) if storages.is_empty() => drop(unlisted.insert(storage, why)),
             (Err(why), _) => {
-                return (Known::Unknown(format!("storage {name} could not be listed: {why}")), unlisted);
+                return Listed::unknown(format!("storage {name} could not be listed: {why}"));
             }
         }
     }
     found.sort();
-    (Known::Known(found), unlisted)
+    Listed { backups: Known::Known(found), unlisted, protected }
 }
 
-async fn backups_on(client: &Client, owner: Owner, name: &str) -> Result<Vec<BackupRef>, String> {
+/// With whether Proxmox protects it.
+async fn backups_on(client: &Client, owner: Owner, name: &str) -> Result<Vec<(BackupRef, bool)>, String> {
     let storage: StorageName = name.parse().map_err(|_| format!("{name:?} is no storage's name"))?;
     let filter = ContentFilter { content: Some(Content::Backup), vmid: Some(client_vmid(owner.vmid)) };
     let list = client.storage_content(&storage, filter).await.map_err(|error| error.to_string())?;
@@ -55,7 +67,9 @@ async fn backups_on(client: &Client, owner: Owner, name: &str) -> Result<Vec<Bac
     mine.map(|backup| {
         let volid: Option<VolumeId> = backup.volid.as_str().parse().ok();
         match (volid, backup.size, backup.ctime) {
-            (Some(volid), Some(size), Some(ctime)) => Ok(BackupRef { volid, size, ctime }),
+            (Some(volid), Some(size), Some(ctime)) => {
+                Ok((BackupRef { volid, size, ctime }, backup.protected == Some(true)))
+            }
             _ => Err(format!("{} does not tell its size and time", backup.volid)),
         }
     })

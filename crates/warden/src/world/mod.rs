@@ -44,7 +44,9 @@ pub async fn read(near: &Near<'_>, wanted: &Wanted) -> Result<(World, Option<Obs
         seen = Some(observed);
     }
     if let Some((owner, storages)) = &wanted.backups {
-        (world.backups, world.unlisted) = host::backups(client, *owner, storages).await;
+        let listed = host::backups(client, *owner, storages).await;
+        (world.backups, world.unlisted, world.protected) =
+            (listed.backups, listed.unlisted, listed.protected);
     }
     if !wanted.volumes.is_empty() {
         world.volumes = host::volumes(client, &wanted.volumes).await;

@@ -166,6 +166,7 @@ fn what_is_not_asked_for_is_not_needed() {
             guest: if look.guest.is_some() { full.guest.clone() } else { unread() },
             backups: if look.owner.is_some() { full.backups.clone() } else { unread() },
             unlisted: full.unlisted.clone(),
+            protected: full.protected.clone(),
             volumes: if look.volumes.is_empty() { unread() } else { full.volumes.clone() },
             disks: if look.disks { full.disks.clone() } else { unread() },
             storages: if look.backing { full.storages.clone() } else { unread() },

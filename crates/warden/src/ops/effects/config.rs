@@ -40,8 +40,12 @@ pub(super) fn tell(effects: &mut Effects, order: &Order, subject: &Subject<'_>) 
             }
         }
         Params::GuestResize(params) => {
+            let cores = match subject.kind {
+                Some(GuestKind::Lxc) => "cores",
+                _ => "cores per socket",
+            };
             let amounts = [
-                ("cores", "cores per socket", params.cores),
+                ("cores", cores, params.cores),
                 ("sockets", "sockets", params.sockets),
                 ("memory", "MiB of memory", params.memory_mib),
                 ("swap", "MiB of swap", params.swap_mib),

@@ -35,9 +35,6 @@ pub(super) fn tell(effects: &mut Effects, order: &Order, subject: &Subject<'_>) 
                 false => "the old volume stays and takes its space, as an unused disk",
             });
             snapshots(effects, subject);
-            if subject.kind == Some(GuestKind::Lxc) && subject.runs {
-                effects.say("Proxmox refuses this while a container runs: it would have to be stopped first");
-            }
             replicated(effects, subject);
         }
         Params::DiskDetach(params) => {
@@ -68,7 +65,7 @@ fn snapshots(effects: &mut Effects, subject: &Subject<'_>) {
         && !snapshots.is_empty()
     {
         effects.say(format!(
-            "{} snapshot(s) stay with the old volume: rolling back goes back to that one",
+            "the guest has {} snapshot(s): rolling back goes back to the volume that the snapshot names",
             snapshots.len()
         ));
     }
