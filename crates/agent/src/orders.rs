@@ -87,8 +87,8 @@ pub struct OrderDesk {
 }
 
 impl OrderDesk {
-    /// Queues an order. Gives back a frame for the hub if that is not possible; an order that is
-    /// waiting or running already needs nothing.
+    /// Queues an order. Gives back a frame for the hub if that is not possible, or if it waits for another one
+    /// about its guest; an order that is waiting or running already needs nothing.
     pub fn submit(&self, envelope: Envelope) -> Option<AgentFrame> {
         let op = envelope.id();
         {
@@ -97,10 +97,13 @@ impl OrderDesk {
                 return None;
             }
             if known.values().filter(|entry| !entry.running).count() < QUEUE {
-                known.insert(op, Entry { guest: guest_of(&envelope), running: false });
+                let guest = guest_of(&envelope);
+                let waits = guest.is_some() && known.values().any(|entry| entry.guest == guest);
+                known.insert(op, Entry { guest, running: false });
                 // There is room for every order that waits.
                 if self.queue.try_send((op, envelope)).is_ok() {
-                    return None;
+                    let queued = OrderProgress { op, state: OrderState::Queued };
+                    return waits.then_some(AgentFrame::Progress(queued));
                 }
                 known.remove(&op);
             }
@@ -307,6 +310,19 @@ mod tests {
         assert_eq!(in_flight.start(&mut waiting), Some((order(0).id(), order(0))));
         assert_eq!(desk.submit(order(0)), None, "runs already");
         assert_eq!(desk.submit(order(64)), None);
+    }
+
+    #[test]
+    fn an_order_that_waits_for_another_one_about_its_guest_says_so() {
+        let (queue, _taken) = mpsc::channel(QUEUE);
+        let desk = OrderDesk { queue, in_flight: Arc::default() };
+        let [first, other, second, again] =
+            [(101, 0), (102, 1), (101, 2), (101, 2)].map(|(vmid, n)| about(Some(vmid), n));
+        assert_eq!(desk.submit(first), None);
+        assert_eq!(desk.submit(other), None);
+        let queued = OrderProgress { op: second.id(), state: OrderState::Queued };
+        assert_eq!(desk.submit(second), Some(AgentFrame::Progress(queued)));
+        assert_eq!(desk.submit(again), None, "waits already");
     }
 
     #[test]

@@ -253,7 +253,8 @@ pub struct OrderProgress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum OrderState {
-    /// Signatures hold, and other work on the same guest or storage comes first.
+    /// Other work on the same guest or storage comes first. Says nothing of the signatures: the agent says it,
+    /// too, of orders that nobody has looked at.
     Queued,
     /// Signatures, policy, clock and live preconditions hold.
     Verified,

@@ -57,6 +57,17 @@ fn age(then: u64) -> String {
     }
 }
 
+/// Less than this is as good as nothing: an order needs room for its file, its nonce and its log entries, and room
+/// is held back for the ends of those that were accepted.
+const LITTLE_ROOM: u64 = 1 << 20;
+
+/// What is left where the state lies, bytes.
+fn room(config: &WardenConfig) -> Result<u64, String> {
+    let state = rustix::fs::statvfs(&config.state_dir)
+        .map_err(|error| format!("how much room {} has is unknown: {error}", config.state_dir.display()))?;
+    Ok(state.f_bavail.saturating_mul(state.f_frsize))
+}
+
 /// `status`: who this host is, and whether anything is wrong. An error when signed orders are refused.
 pub async fn status(path: &Path, json: bool) -> Result<(), String> {
     let config = WardenConfig::load(path).map_err(|error| chain(&error))?;
@@ -65,6 +76,15 @@ pub async fn status(path: &Path, json: bool) -> Result<(), String> {
     let policy = Policies::read(&config.state_dir, identity.policy.clone()).map_err(|error| chain(&error))?;
     let checked = Ledger::inspect(&config.state_dir, &identity).map_err(|error| chain(&error));
     let open = ledger::open_orders(&config.state_dir).map_err(|error| chain(&error))?;
+    let room = room(&config);
+    let little = match &room {
+        Ok(room) if *room < LITTLE_ROOM => Some(format!(
+            "only {} KiB are left at {}: make room, or orders are refused",
+            room >> 10,
+            config.state_dir.display()
+        )),
+        _ => None,
+    };
     let (live, closed) = match &running {
         Ok(WardenAnswer::Status(status)) => (true, status.closed.clone()),
         _ => (false, None),
@@ -79,7 +99,8 @@ pub async fn status(path: &Path, json: bool) -> Result<(), String> {
             "nonces_burned": checked.as_ref().ok().map(|(burned, _)| burned),
             "log_entries": checked.as_ref().ok().map(|(_, entries)| entries),
             "open_orders": open.len(),
-            "refuses_because": closed.clone().or(checked.clone().err()),
+            "room_bytes": room.as_ref().ok(),
+            "refuses_because": closed.clone().or(checked.clone().err()).or(little.clone()),
         });
         println!("{value}");
     } else {
@@ -101,9 +122,14 @@ pub async fn status(path: &Path, json: bool) -> Result<(), String> {
             }
             Err(why) => println!("ledger    DAMAGED: {why}"),
         }
+        match (&room, &little) {
+            (_, Some(why)) => println!("disk      {why}"),
+            (Ok(room), None) => println!("disk      ok, {} MiB left", room >> 20),
+            (Err(why), None) => println!("disk      {why}"),
+        }
         println!("open      {} order(s) accepted and not ended", open.len());
     }
-    match closed.or(checked.err()) {
+    match closed.or(checked.err()).or(little) {
         Some(why) => Err(format!("signed orders are refused: {why}")),
         None if !live => Err("the warden does not answer, so nothing is carried out".to_owned()),
         None => Ok(()),

@@ -136,7 +136,8 @@ pub(super) async fn run(ctx: &Context, args: CosignArgs) -> Result<Answer, Failu
     if output.exists() {
         return Err(Failure::Exists(output));
     }
-    let session = ctx.session()?;
+    // A revocation that this machine has not heard of would let it sign in vain.
+    let session = ctx.current_session().await?;
     let by = judged(&session, &order, &bytes, &beside)?;
     let stale = stale(&session, &order);
     let host = host_of(&session, &order).await?;

@@ -122,13 +122,13 @@ pub(super) async fn list(ctx: &Context, args: HostArgs) -> Result<Answer, Failur
                 utc(page.submitted_at),
                 page.submitted_by.to_string(),
                 what,
-                [vec![page.state(view, &host)], page.warnings.clone()].concat().join("; "),
                 page.op.to_string(),
+                [vec![page.state(view, &host)], page.warnings.clone()].concat().join("; "),
             ]
         })
         .collect();
     Ok(Answer::with(
-        table(&["SUBMITTED (UNSIGNED)", "BY (UNSIGNED)", "ORDER", "STATE", "OP"], &rows),
+        table(&["SUBMITTED (UNSIGNED)", "BY (UNSIGNED)", "ORDER", "OP", "STATE"], &rows),
         failures,
     ))
 }

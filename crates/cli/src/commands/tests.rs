@@ -340,7 +340,7 @@ async fn an_order_cannot_call_a_host_by_anothers_name() {
     std::fs::write(&file, unknown.encode()).unwrap();
     let shown = desk.run(&["show", text(&file)]).await.unwrap().stdout;
     assert!(shown.contains("does not know that host yet"), "{shown}");
-    desk.run(&["sign", text(&file)]).await.unwrap();
+    desk.run(&["sign", "--unseen-plan", text(&file)]).await.unwrap();
     let known = desk.run(&["show", text(&order)]).await.unwrap().stdout;
     assert!(!known.contains("does not know"), "{known}");
 }

@@ -15,7 +15,7 @@ fn bytes(bytes: u64) -> String {
 }
 
 fn line(text: &mut String, what: &str, how: &str) {
-    let _ = writeln!(text, "  {what:18}  {how}");
+    let _ = writeln!(text, "  {what:19}  {how}");
 }
 
 /// The lines of the bounds.

@@ -138,7 +138,8 @@ async fn a_protected_backup_stays_and_the_next_one_is_not_touched() {
     let outcome = rig.submit(&protect(&rig, Qemu, 101, &one, true)).await;
     assert!(outcome.is_success(), "{outcome}");
     let outcome = rig.submit(&delete(&rig, Qemu, 101, &[one.clone(), two.clone()])).await;
-    assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome}");
+    assert_eq!(code(&outcome), RefusalCode::Precondition, "{outcome}");
+    assert!(outcome.to_string().contains("lift that with backup.protect"), "{outcome}");
     assert_eq!(rig.backups(Qemu, 101).await.len(), 2);
     rig.sim.drop_answer_next("PUT", "/content/");
     let outcome = rig.submit(&protect(&rig, Qemu, 101, &one, false)).await;

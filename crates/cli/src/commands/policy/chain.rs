@@ -155,8 +155,11 @@ pub(super) async fn status(ctx: &Context) -> Result<Answer, Failure> {
     let view = session.hub.policy().await?;
     let policy = session.policy.clone();
     let (text, failures) = rows(&session, &view, &policy).await?;
-    let head =
+    let mut head =
         format!("This machine trusts policy version {}, SHA-256 {}\n", policy.version(), policy.hash());
+    for revoked in policy.taken() {
+        head.push_str(&format!("Revoked since, for ever: {}\n", printable(&revoked.to_string())));
+    }
     Ok(Answer::with(format!("{head}{text}"), failures))
 }
 
