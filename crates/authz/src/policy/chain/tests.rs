@@ -3,6 +3,7 @@
 use protocol::Fingerprint;
 
 use super::*;
+use crate::canonical::MAX_INTEGER;
 use crate::policy::tests::{alice, bob, document, helpdesk, mallory};
 use crate::policy::{Authority, Credential, PolicyDocument};
 use crate::secret::SecretKey;
@@ -270,6 +271,14 @@ fn certificates_and_cas_are_revoked_in_each_way() {
     }
     assert!(!policy.is_certificate_revoked(b"another CA", 7, b"carol@laptop"));
     let next = after(&chain);
+    for taken in chain.current().taken() {
+        assert!(next.says(taken) && !with_ca.says(taken), "{taken}");
+    }
+    let elsewhere = alice().public().fingerprint();
+    assert!(!next.says(&Revoked::Serial { ca: elsewhere, serial: 7 }), "of another CA");
+    assert!(!next.says(&Revoked::Serial { ca: name, serial: 8 }));
+    assert!(!next.says(&Revoked::KeyId { ca: elsewhere, key_id: id.clone() }));
+    assert!(!next.says(&Revoked::KeyId { ca: name, key_id: "carol".parse().unwrap() }));
     let Credential::Authority(authority) = &next.operators[2].keys[1] else { panic!("the CA") };
     assert_eq!((authority.revoked_serials.as_slice(), authority.revoked_key_ids.len()), (&[7][..], 1));
     assert_eq!(next.revoked, [name]);
@@ -323,6 +332,50 @@ fn freshness_runs_out_and_comes_back() {
     assert!(!Chain::new(Policy::decode(&forever.encode()).unwrap()).is_stale(u64::MAX));
 }
 
+/// A revocation is written into a draft once, and a person reads what it is about.
+#[test]
+fn what_is_taken_away_is_written_once() {
+    let ca = SecretKey::from_seed(&[0xca; 32]).public();
+    let mut document = first();
+    let authority = Authority::new(ca.into(), vec!["carol".to_owned()]);
+    document.operators[2].keys.push(Credential::Authority(authority));
+    let ca = Fingerprint::of_key_blob(&crate::keys::KeyBytes::key_bytes(&ca));
+    let alices = alice().public().fingerprint();
+    for (what, says) in [
+        (key(&alice()), format!("key {alices}")),
+        (Revoked::Serial { ca, serial: 7 }, format!("certificate 7 of CA {ca}")),
+        (Revoked::KeyId { ca, key_id: "c".parse().unwrap() }, format!("certificates \"c\" of CA {ca}")),
+    ] {
+        assert_eq!(what.to_string(), says);
+        assert!(document.take_away(&what), "{what}");
+        let once = document.clone();
+        assert!(!document.take_away(&what), "{what} again");
+        assert_eq!(document, once);
+    }
+    let before = document.clone();
+    assert!(!document.take_away(&Revoked::Serial { ca: alices, serial: 7 }), "no CA of that name");
+    assert_eq!(document, before);
+    // 2^53 is a number still, wherever it stands (V19).
+    let policy = PolicyRef { version: MAX_INTEGER, sha256: Sha256::of(b"") };
+    let revoke = Revoked::Serial { ca, serial: MAX_INTEGER };
+    let reason = "x".parse().unwrap();
+    let word = Revocation { v: 1, revoke, policy: policy.clone(), issued_at: MAX_INTEGER, reason };
+    assert!(Word::decode(&word.encode()).is_ok());
+    for spoil in [
+        (|w| {
+            if let Revoked::Serial { serial, .. } = &mut w.revoke {
+                *serial += 1;
+            }
+        }) as fn(&mut Revocation),
+        |w| w.policy.version += 1,
+        |w| w.issued_at += 1,
+    ] {
+        let mut bad = word.clone();
+        spoil(&mut bad);
+        assert!(Word::decode(&bad.encode()).is_err(), "{bad:?}");
+    }
+}
+
 /// Only what a known operator signed belongs in the log, with the names of who did.
 #[test]
 fn a_refusal_says_whose_valid_signatures_it_carries() {
@@ -362,6 +415,22 @@ fn the_last_revocation_that_there_is_room_for() {
     let more = revocation(&chain, gone(0), &[alice()]);
     assert_eq!(code(&chain, &more), RefusalCode::Size);
     assert_eq!(chain.accept(&last, NOW).unwrap(), Accepted::Known, "again takes no room");
+    // The remedy that the refusal names is one: what the next version says itself takes no room beside it.
+    let next = after(&chain);
+    assert_eq!(next.revoked.len(), MAX_REVOCATIONS);
+    chain.accept(&policy(&next, &[alice(), bob()]), NOW).unwrap();
+    let more = revocation(&chain, gone(0), &[alice()]);
+    assert!(matches!(chain.accept(&more, NOW), Ok(Accepted::Revoked { .. })));
+    // And what was revoked stays so, also when a later version forgets it: then it takes room again.
+    let mut forgetful = after(&chain);
+    forgetful.revoked.clear();
+    chain.accept(&policy(&forgetful, &[alice(), bob()]), NOW).unwrap();
+    for n in [0, 1, MAX_REVOCATIONS] {
+        let Revoked::Key { key } = gone(n) else { unreachable!("keys") };
+        assert!(chain.current().has_revoked(&key), "{n}");
+    }
+    let full = revocation(&chain, gone(MAX_REVOCATIONS + 1), &[alice()]);
+    assert_eq!(code(&chain, &full), RefusalCode::Size);
 }
 
 /// None of the documents can be taken for another one, and none has a second spelling.
