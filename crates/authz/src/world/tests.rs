@@ -7,6 +7,8 @@ use protocol::report::Known;
 use super::*;
 use crate::order::{Params, VolumeDeleteParams, VolumeOwner};
 
+mod edges;
+
 /// The golden order of a kind.
 fn golden(kind: Kind) -> Order {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/orders/{kind}.json"));
@@ -562,31 +564,4 @@ fn the_configurations_hash_is_over_its_lines() {
     let config: BTreeMap<String, String> =
         [("name", "db"), ("cores", "4"), ("digest", "x")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
     assert_eq!(config_sha256(&config), Sha256::of(b"cores: 4\nname: db\n"));
-}
-
-/// Sentences name what they are about; a flood of names is cut, with the number of those left out.
-#[test]
-fn sentences_name_what_they_are_about() {
-    let names = |count: u32| list(1..=count);
-    assert_eq!((names(0), names(1), names(2)), ("none".into(), "1".into(), "1, 2".into()));
-    assert_eq!(names(8), "1, 2, 3, 4, 5, 6, 7, 8");
-    assert_eq!(names(11), "1, 2, 3, 4, 5, 6, 7, 8 and 3 more");
-    let (order, mut world) = true_order(Kind::GuestStart);
-    guest_of(&mut world).kind = GuestKind::Lxc;
-    assert_eq!(check(&order, &world).unwrap_err().1, "guest 101 is a lxc guest now, not a qemu one");
-    let (order, mut world) = true_order(Kind::GuestStart);
-    guest_of(&mut world).identity.vmgenid = None;
-    assert!(check(&order, &world).unwrap_err().1.contains("rolled back, restored or cloned"));
-    // An order cannot be read without the guest that it needs; nor is one carried out.
-    let nobodys = Order { guest: None, ..order };
-    assert_eq!(check(&nobodys, &world).unwrap_err().0, RefusalCode::BadOrder);
-}
-
-/// Nobody knows the state: an order that says so is not the same as a guest that says so.
-#[test]
-fn an_unknown_state_equals_nothing() {
-    let (mut order, mut world) = true_order(Kind::GuestStop);
-    order.pre.state = Some(RunState::Unknown);
-    guest_of(&mut world).state = RunState::Unknown;
-    assert_eq!(check(&order, &world).unwrap_err().0, RefusalCode::Precondition);
 }
