@@ -50,3 +50,24 @@ fn the_only_snapshot_is_named_like_any_other() {
     seen(&mut guest_of(&mut world).snapshots)[0].name = "other".into();
     assert!(check(&order, &world).unwrap_err().1.contains("does not name (other)"));
 }
+
+/// A case of the corpus says what it says: no key twice, and nothing is lost.
+#[test]
+fn a_world_round_trips_and_names_each_key_once() {
+    let (_, mut world) = true_order(Kind::BackupPrune);
+    world.unlisted.insert("pbs1".parse().unwrap(), "away".into());
+    let text = serde_json::to_string(&world).unwrap();
+    assert_eq!(serde_json::from_str::<World>(&text).unwrap(), world);
+    let list = text.replacen(r#"{"pbs1":"away"}"#, "[]", 1);
+    let error = serde_json::from_str::<World>(&list).unwrap_err().to_string();
+    assert!(error.contains("an object that names each key once"), "{error}");
+    for (once, twice) in [
+        (r#""unlisted":{"pbs1":"away""#, r#""unlisted":{"pbs1":"away","pbs1":"here""#),
+        (r#""storages":{"known":{"#, r#""storages":{"known":{"local":{"unknown":"x"},"#),
+    ] {
+        let bad = text.replacen(once, twice, 1);
+        assert_ne!(bad, text, "{text}");
+        let error = serde_json::from_str::<World>(&bad).unwrap_err().to_string();
+        assert!(error.contains("a key stands there twice"), "{error}");
+    }
+}
