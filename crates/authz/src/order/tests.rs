@@ -7,6 +7,7 @@ use crate::policy::tests::policy;
 
 mod golden;
 mod hostile;
+mod limits;
 mod rules;
 
 pub(crate) const NOW: u64 = 1_763_770_000;

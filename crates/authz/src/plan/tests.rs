@@ -94,6 +94,22 @@ fn only_the_hosts_own_word_about_this_order_is_believed() {
     assert!(matches!(verify(&spaced, &draft), Err(PlanError::Payload(_))));
 }
 
+/// What a plan may hold at most is held, and one more is not: see the test above.
+#[test]
+fn limits_are_the_last_that_is_allowed() {
+    let (draft, plan, ..) = bound(1);
+    let line = plan.effects[0].clone();
+    for full in [
+        Plan { effects: vec![line.clone(); MAX_LINES], ..plan.clone() },
+        Plan { calls: vec![line; MAX_LINES], ..plan.clone() },
+        Plan { boottime_s: MAX_INTEGER, time: MAX_INTEGER, log_size: MAX_INTEGER, ..plan },
+    ] {
+        let (read, _) = Plan::verify(&full.sign(&host_key()), &host(), &host_key().public(), &draft).unwrap();
+        assert_eq!(read, full);
+    }
+    assert_eq!(LIFE_S, 900, "a quarter of an hour, as the refusal says");
+}
+
 #[test]
 fn a_plan_is_used_once_within_its_life_and_for_its_order() {
     let (_, plan, signed, order) = bound(1);
@@ -103,6 +119,7 @@ fn a_plan_is_used_once_within_its_life_and_for_its_order() {
         "another host, or a copy of the disk"
     );
     book.remember(plan.clone(), &signed);
+    assert!(!book.is_empty());
     assert_eq!(book.find(&order, BOOT).unwrap(), &plan);
     assert!(book.find(&order, BOOT + LIFE_S).is_ok());
     assert!(refused(&book, &order, BOOT + LIFE_S + 1).contains("over 15 minutes old"));

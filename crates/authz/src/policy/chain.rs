@@ -16,7 +16,7 @@ use crate::receipt::Signer;
 use crate::refusal::{Refusal, RefusalCode};
 use crate::signers::{self, Scope, SignedBy};
 
-/// Most revocations beside the policies: a new policy version takes them in.
+/// Most revocations beside the policy in force that it does not say itself: a new policy version takes them in.
 pub const MAX_REVOCATIONS: usize = 1_024;
 /// How far ahead of the host's clock a word of freshness may be dated, seconds.
 pub const AHEAD_S: u64 = 24 * 3_600;
@@ -220,7 +220,10 @@ impl Chain {
         if self.current.taken().contains(&word.revoke) {
             return Ok(Accepted::Known);
         }
-        if self.current.taken().len() >= MAX_REVOCATIONS {
+        // What was revoked stays so, whatever a later version says; only what it does not say takes room.
+        let document = self.current.document();
+        let beside = self.current.taken().iter().filter(|taken| !document.says(taken));
+        if beside.count() >= MAX_REVOCATIONS {
             let why = format!(
                 "{MAX_REVOCATIONS} revocations stand beside this host's policy: sign a new policy version that takes them in"
             );

@@ -173,3 +173,99 @@ fn who_may_sign_what() {
     let policy = Policy::decode(&document.encode()).unwrap();
     assert!(policy.may_sign(&alice().public(), Namespace::Op).is_none());
 }
+
+/// What is allowed at most, or at least, is allowed, and the numbers are those of the specification.
+#[test]
+fn limits_are_the_last_that_is_allowed() {
+    let hour = 3_600;
+    assert_eq!((MAX_VALIDITY_PLAN_S, MAX_VALIDITY_STANDING_S, MAX_VALIDITY_IMMEDIATE_S), (hour, 86_400, 600));
+    assert_eq!((CERT_VALIDITY_S, MAX_CERT_VALIDITY_S, MAX_BYTES), (57_600, 604_800, 65_536));
+    assert!(matches!(Policy::decode(&vec![b' '; MAX_BYTES]), Err(PolicyError::Canonical(_))));
+
+    type Change = fn(&mut PolicyDocument, u64);
+    let rule_of: fn(Kind, bool) -> Rule = |kind, standing| Rule { standing, ..rule(kind, 1) };
+    let validity: Change = |p, n| p.rules[0].max_validity_s = n;
+    let cases: [(Change, u64, u64); 6] = [
+        (|p, n| (p.version, p.prev) = (n, Some(Sha256::of(b""))), 2, canonical::MAX_INTEGER),
+        (|p, n| p.issued_at = n, 0, canonical::MAX_INTEGER),
+        (|p, n| p.freshness_s = Some(n), hour, 31_622_400),
+        (|p, n| p.root.threshold = n.try_into().unwrap_or(u32::MAX), 1, 2),
+        (|p, n| p.rules[1].threshold = n.try_into().unwrap_or(u32::MAX), 1, 2),
+        (validity, 1, MAX_VALIDITY_STANDING_S),
+    ];
+    for (at, (change, least, most)) in cases.into_iter().enumerate() {
+        for (value, good) in [(least, true), (most, true), (least.wrapping_sub(1), false), (most + 1, false)]
+        {
+            let mut document = document();
+            change(&mut document, value);
+            assert_eq!(Policy::decode(&document.encode()).is_ok(), good, "{at}: {value}");
+        }
+    }
+    for (kind, standing, most) in [
+        (Kind::GuestDestroy, false, hour),
+        (Kind::SnapshotRollback, false, hour),
+        (Kind::SnapshotRollback, true, 24 * hour),
+        (Kind::GuestStart, true, 24 * hour),
+        (Kind::GuestStop, true, 24 * hour),
+        (Kind::SessionOpen, false, 600),
+    ] {
+        for (value, good) in [(1, true), (most, true), (0, false), (most + 1, false)] {
+            let mut document = document();
+            document.roles[0].namespaces.push(Namespace::Session);
+            document.rules = vec![rule_of(kind, standing)];
+            validity(&mut document, value);
+            assert_eq!(Policy::decode(&document.encode()).is_ok(), good, "{kind}: {value}");
+        }
+    }
+    let with = |count: u32| {
+        let mut document = document();
+        document.operators.extend((3..count).map(|n| {
+            let seed: Vec<u8> = n.to_be_bytes().repeat(8);
+            operator(&format!("o{n}"), &SecretKey::from_seed(&seed.try_into().unwrap()))
+        }));
+        Policy::decode(&document.encode()).map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(with(256), Ok(()));
+    assert!(with(257).unwrap_err().contains("257 operators"));
+}
+
+/// V13 to V16, asked one by one.
+#[test]
+fn whose_a_key_is_and_what_a_name_stands_for() {
+    let policy = policy();
+    let who = |key: SecretKey| policy.operator_of(&key.public()).map(|operator| operator.name.as_str());
+    assert_eq!(
+        [alice(), bob(), helpdesk(), mallory()].map(who),
+        [Some("alice"), Some("bob"), Some("carol"), None]
+    );
+    let name = |name: &str| -> HostName { name.parse().unwrap() };
+    assert_eq!(policy.operator(&name("bob")).unwrap(), &policy.document().operators[1]);
+    assert_eq!(policy.operator(&name("dave")), None);
+    assert_eq!(policy.role(&name("helpdesk")).unwrap(), &policy.document().roles[1]);
+    assert_eq!(policy.role(&name("root")), None);
+    assert_eq!(policy.rule(Kind::SnapshotDelete).unwrap(), &policy.document().rules[1]);
+    assert_eq!(policy.rule(Kind::GuestDestroy), None);
+    assert_eq!((policy.version(), policy.bounds()), (1, &document().bounds));
+    assert!(policy.taken().is_empty());
+}
+
+/// An end of a protected range belongs to it, and of several protections the strictest counts.
+#[test]
+fn what_protects_a_guest() {
+    let mut document = document();
+    let range = |first, last, extra| Protection { guests: (vmid(first), vmid(last)), extra };
+    document.protected =
+        vec![range(10, 20, Some(2)), range(15, 30, Some(1)), range(20, 20, Some(3)), range(30, 30, None)];
+    let policy = Policy::decode(&document.encode()).unwrap();
+    for (guest, extra) in [
+        (9, None),
+        (10, Some(Some(2))),
+        (15, Some(Some(2))),
+        (20, Some(Some(3))),
+        (21, Some(Some(1))),
+        (30, Some(None)),
+        (31, None),
+    ] {
+        assert_eq!(policy.protection(vmid(guest)).map(|found| found.extra), extra, "{guest}");
+    }
+}

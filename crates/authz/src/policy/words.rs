@@ -185,6 +185,23 @@ impl PolicyDocument {
         changed
     }
 
+    /// Whether the document says so by itself.
+    pub(crate) fn says(&self, what: &Revoked) -> bool {
+        let of_ca = |ca: &Fingerprint, listed: &dyn Fn(&super::Authority) -> bool| {
+            let mut authorities = self.operators.iter().flat_map(|operator| &operator.keys);
+            authorities.any(|credential| {
+                credential.authority().is_some_and(listed) && credential.fingerprint() == *ca
+            })
+        };
+        match what {
+            Revoked::Key { key } => self.revoked.contains(key),
+            Revoked::Serial { ca, serial } => of_ca(ca, &|found| found.revoked_serials.contains(serial)),
+            Revoked::KeyId { ca, key_id } => {
+                of_ca(ca, &|found| found.revoked_key_ids.iter().any(|id| id == key_id.as_str()))
+            }
+        }
+    }
+
     fn of_ca(&mut self, ca: &Fingerprint, mut change: impl FnMut(&mut super::Authority)) {
         for credential in self.operators.iter_mut().flat_map(|operator| &mut operator.keys) {
             if let super::Credential::Authority(authority) = credential

@@ -7,6 +7,8 @@ use protocol::report::Known;
 use super::*;
 use crate::order::{Params, VolumeDeleteParams, VolumeOwner};
 
+mod edges;
+
 /// The golden order of a kind.
 fn golden(kind: Kind) -> Order {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/orders/{kind}.json"));

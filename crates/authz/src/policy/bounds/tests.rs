@@ -156,6 +156,32 @@ fn the_ceilings_themselves_are_allowed_and_nothing_above() {
     }
 }
 
+/// The least that a bound may allow: one direction, one value, one guest, as much in a day as in a step.
+#[test]
+fn the_narrowest_bounds_are_bounds() {
+    let mut narrow = wide();
+    let one = Vmid::try_from(150).unwrap();
+    narrow.bounds.guests = vec![(one, one)];
+    let fields = narrow.bounds.fields.as_mut().unwrap();
+    fields.cores = Some(Amounts { up_percent: 1, down_percent: 0, min: 4, max: 4 });
+    fields.memory = Some(Amounts { up_percent: 0, down_percent: 1, min: 1, max: 1 });
+    fields.onboot = Some(Switch { on: true, off: false });
+    fields.grow = Some(Grow { max_bytes_per_step: 1, max_bytes_per_guest_and_day: 1 });
+    fields.create.as_mut().unwrap().bridges.clear();
+    let policy = Policy::decode(&narrow.encode()).unwrap();
+    for (guest, touched) in [(149, false), (150, true), (151, false)] {
+        assert_eq!(policy.bounds().allows_guest(Vmid::try_from(guest).unwrap()), touched, "{guest}");
+    }
+    narrow.bounds.fields.as_mut().unwrap().onboot = Some(Switch { on: false, off: true });
+    narrow.bounds.guests = (101..=164).map(|n| Vmid::try_from(n).unwrap()).map(|n| (n, n)).collect();
+    assert_eq!(narrow.bounds.guests.len(), ceiling::LIST);
+    let policy = Policy::decode(&narrow.encode()).unwrap();
+    assert!(policy.bounds().allows_guest(Vmid::try_from(164).unwrap()), "any of the ranges");
+    narrow.bounds.guests.clear();
+    let policy = Policy::decode(&narrow.encode()).unwrap();
+    assert!(!policy.bounds().allows_guest(one), "no range, no guest");
+}
+
 /// A policy cannot say what there is no word for: no unknown key anywhere in its bounds.
 #[test]
 fn unknown_bounds_are_refused() {

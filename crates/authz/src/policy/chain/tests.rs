@@ -3,6 +3,7 @@
 use protocol::Fingerprint;
 
 use super::*;
+use crate::canonical::MAX_INTEGER;
 use crate::policy::tests::{alice, bob, document, helpdesk, mallory};
 use crate::policy::{Authority, Credential, PolicyDocument};
 use crate::secret::SecretKey;
@@ -116,7 +117,15 @@ fn all_root_keys_rotate() {
     assert_eq!(code(&chain, &policy(&next, &[a2(), b2()])), RefusalCode::UnknownSigner);
     let with_stranger = policy(&next, &[alice(), bob(), a2(), b2(), mallory()]);
     assert_eq!(code(&chain, &with_stranger), RefusalCode::UnknownSigner);
-    assert!(chain.accept(&policy(&next, &[alice(), bob(), a2(), b2()]), NOW).is_ok());
+    let all = policy(&next, &[alice(), bob(), a2(), b2()]);
+    let Ok(Accepted::Advanced { signers, .. }) = chain.accept(&all, NOW) else { panic!("accepted") };
+    let of = |key: SecretKey| key.public().fingerprint();
+    let keys: Vec<Fingerprint> = signers.iter().map(|signer| signer.key).collect();
+    assert_eq!(
+        keys,
+        [of(alice()), of(bob()), of(a2()), of(b2())],
+        "each once, also who only the new one lists"
+    );
     let third = after(&chain);
     assert_eq!(code(&chain, &policy(&third, &[alice(), bob()])), RefusalCode::UnknownSigner, "removed");
 }
@@ -139,6 +148,12 @@ fn versions_are_neither_skipped_nor_repeated_nor_forked() {
     let mut skip = after(&chain);
     skip.version += 1;
     assert_eq!(code(&chain, &policy(&skip, &both)), RefusalCode::Chain, "5 after 3");
+    // The hash before it is right, the number is not: neither may a chain count back, nor stand.
+    for version in [2, 3] {
+        let mut back = after(&chain);
+        back.version = version;
+        assert_eq!(code(&chain, &policy(&back, &both)), RefusalCode::Chain, "{version} after 3");
+    }
     let mut foreign = after(&chain);
     foreign.prev = Some(Sha256::of(b"another"));
     assert_eq!(code(&chain, &policy(&foreign, &both)), RefusalCode::Chain, "another chain");
@@ -160,6 +175,7 @@ fn versions_are_neither_skipped_nor_repeated_nor_forked() {
     ] {
         let policy = PolicyRef { version, sha256: Sha256::of(&hash) };
         assert_eq!(chain.contains(&policy), there, "{version}");
+        assert_eq!(chain.has(&policy.sha256), version != 0, "by hash alone, whatever the number");
     }
 }
 
@@ -255,6 +271,14 @@ fn certificates_and_cas_are_revoked_in_each_way() {
     }
     assert!(!policy.is_certificate_revoked(b"another CA", 7, b"carol@laptop"));
     let next = after(&chain);
+    for taken in chain.current().taken() {
+        assert!(next.says(taken) && !with_ca.says(taken), "{taken}");
+    }
+    let elsewhere = alice().public().fingerprint();
+    assert!(!next.says(&Revoked::Serial { ca: elsewhere, serial: 7 }), "of another CA");
+    assert!(!next.says(&Revoked::Serial { ca: name, serial: 8 }));
+    assert!(!next.says(&Revoked::KeyId { ca: elsewhere, key_id: id.clone() }));
+    assert!(!next.says(&Revoked::KeyId { ca: name, key_id: "carol".parse().unwrap() }));
     let Credential::Authority(authority) = &next.operators[2].keys[1] else { panic!("the CA") };
     assert_eq!((authority.revoked_serials.as_slice(), authority.revoked_key_ids.len()), (&[7][..], 1));
     assert_eq!(next.revoked, [name]);
@@ -268,6 +292,8 @@ fn words_of_another_chain_do_not_count_here() {
     let mut chain = chain();
     assert_eq!(code(&chain, &revocation(&other, key(&helpdesk()), &[alice()])), RefusalCode::Chain);
     assert_eq!(code(&chain, &fresh(&other, NOW, &[alice()])), RefusalCode::Chain);
+    let refusal = chain.clone().accept(&fresh(&other, NOW, &[alice()]), NOW).unwrap_err();
+    assert!(refusal.why.contains("which is not of this host's chain"), "{refusal}");
     // Signed under a newer policy than this host has: it learns that it is behind.
     let mut ahead = chain.clone();
     ahead.accept(&policy(&after(&ahead.clone()), &[alice(), bob()]), NOW).unwrap();
@@ -279,10 +305,18 @@ fn words_of_another_chain_do_not_count_here() {
 fn freshness_runs_out_and_comes_back() {
     let mut chain = chain();
     let issued = first().issued_at;
+    assert_eq!(chain.fresh_at(), issued);
     let week = 7 * 24 * 3_600;
     assert!(!chain.is_stale(issued + week) && chain.is_stale(issued + week + 1));
     assert_eq!(chain.accept(&fresh(&chain.clone(), NOW, &[helpdesk()]), NOW).unwrap(), Accepted::Fresh(NOW));
     assert!(!chain.is_stale(NOW + week) && chain.is_stale(NOW + week + 1));
+    assert_eq!(chain.fresh_at(), NOW);
+    let ahead = fresh(&chain, NOW + AHEAD_S, &[alice()]);
+    assert_eq!(
+        chain.clone().accept(&ahead, NOW).unwrap(),
+        Accepted::Fresh(NOW + AHEAD_S),
+        "a day is allowed"
+    );
     // Older ones change nothing, replays neither, and the far future is no way out.
     assert_eq!(chain.accept(&fresh(&chain.clone(), NOW - 5, &[alice()]), NOW).unwrap(), Accepted::Known);
     assert_eq!(chain.accept(&fresh(&chain.clone(), NOW, &[helpdesk()]), NOW).unwrap(), Accepted::Known);
@@ -296,6 +330,107 @@ fn freshness_runs_out_and_comes_back() {
     let mut forever = first();
     forever.freshness_s = None;
     assert!(!Chain::new(Policy::decode(&forever.encode()).unwrap()).is_stale(u64::MAX));
+}
+
+/// A revocation is written into a draft once, and a person reads what it is about.
+#[test]
+fn what_is_taken_away_is_written_once() {
+    let ca = SecretKey::from_seed(&[0xca; 32]).public();
+    let mut document = first();
+    let authority = Authority::new(ca.into(), vec!["carol".to_owned()]);
+    document.operators[2].keys.push(Credential::Authority(authority));
+    let ca = Fingerprint::of_key_blob(&crate::keys::KeyBytes::key_bytes(&ca));
+    let alices = alice().public().fingerprint();
+    for (what, says) in [
+        (key(&alice()), format!("key {alices}")),
+        (Revoked::Serial { ca, serial: 7 }, format!("certificate 7 of CA {ca}")),
+        (Revoked::KeyId { ca, key_id: "c".parse().unwrap() }, format!("certificates \"c\" of CA {ca}")),
+    ] {
+        assert_eq!(what.to_string(), says);
+        assert!(document.take_away(&what), "{what}");
+        let once = document.clone();
+        assert!(!document.take_away(&what), "{what} again");
+        assert_eq!(document, once);
+    }
+    let before = document.clone();
+    assert!(!document.take_away(&Revoked::Serial { ca: alices, serial: 7 }), "no CA of that name");
+    assert_eq!(document, before);
+    // 2^53 is a number still, wherever it stands (V19).
+    let policy = PolicyRef { version: MAX_INTEGER, sha256: Sha256::of(b"") };
+    let revoke = Revoked::Serial { ca, serial: MAX_INTEGER };
+    let reason = "x".parse().unwrap();
+    let word = Revocation { v: 1, revoke, policy: policy.clone(), issued_at: MAX_INTEGER, reason };
+    assert!(Word::decode(&word.encode()).is_ok());
+    for spoil in [
+        (|w| {
+            if let Revoked::Serial { serial, .. } = &mut w.revoke {
+                *serial += 1;
+            }
+        }) as fn(&mut Revocation),
+        |w| w.policy.version += 1,
+        |w| w.issued_at += 1,
+    ] {
+        let mut bad = word.clone();
+        spoil(&mut bad);
+        assert!(Word::decode(&bad.encode()).is_err(), "{bad:?}");
+    }
+}
+
+/// Only what a known operator signed belongs in the log, with the names of who did.
+#[test]
+fn a_refusal_says_whose_valid_signatures_it_carries() {
+    let mut other = first();
+    other.bounds.start = false;
+    let other = Chain::new(Policy::decode(&other.encode()).unwrap());
+    let chain = chain();
+    let refusal = |envelope: &Envelope| chain.clone().accept(envelope, NOW).expect_err("must be refused");
+    let alices = vec![Signer { operator: "alice".parse().unwrap(), key: alice().public().fingerprint() }];
+
+    let foreign = refusal(&fresh(&other, NOW, &[alice()]));
+    assert_eq!((foreign.code, foreign.authenticated), (RefusalCode::Chain, true));
+    assert_eq!(foreign.signers, alices);
+    // One signature by nobody is enough to refuse the words that a single one is good for.
+    for word in [
+        fresh(&chain, NOW, &[alice(), mallory()]),
+        fresh(&chain, NOW, &[mallory(), alice()]),
+        revocation(&chain, key(&helpdesk()), &[alice(), mallory()]),
+    ] {
+        let stranger = refusal(&word);
+        assert_eq!((stranger.code, stranger.authenticated), (RefusalCode::UnknownSigner, true));
+        assert_eq!(stranger.signers, alices);
+    }
+    let nobodys = refusal(&fresh(&chain, NOW, &[mallory()]));
+    assert_eq!((nobodys.authenticated, nobodys.signers), (false, vec![]));
+}
+
+#[test]
+fn the_last_revocation_that_there_is_room_for() {
+    let mut chain = chain();
+    let gone = |n: usize| Revoked::Key { key: Fingerprint::of_key_blob(&n.to_be_bytes()) };
+    let taken: Vec<Revoked> = (1..MAX_REVOCATIONS).map(gone).collect();
+    chain.current = chain.current.clone().without(&taken);
+    let last = revocation(&chain, gone(MAX_REVOCATIONS), &[alice()]);
+    assert!(matches!(chain.accept(&last, NOW), Ok(Accepted::Revoked { .. })));
+    assert_eq!(chain.current().taken().len(), MAX_REVOCATIONS);
+    let more = revocation(&chain, gone(0), &[alice()]);
+    assert_eq!(code(&chain, &more), RefusalCode::Size);
+    assert_eq!(chain.accept(&last, NOW).unwrap(), Accepted::Known, "again takes no room");
+    // The remedy that the refusal names is one: what the next version says itself takes no room beside it.
+    let next = after(&chain);
+    assert_eq!(next.revoked.len(), MAX_REVOCATIONS);
+    chain.accept(&policy(&next, &[alice(), bob()]), NOW).unwrap();
+    let more = revocation(&chain, gone(0), &[alice()]);
+    assert!(matches!(chain.accept(&more, NOW), Ok(Accepted::Revoked { .. })));
+    // And what was revoked stays so, also when a later version forgets it: then it takes room again.
+    let mut forgetful = after(&chain);
+    forgetful.revoked.clear();
+    chain.accept(&policy(&forgetful, &[alice(), bob()]), NOW).unwrap();
+    for n in [0, 1, MAX_REVOCATIONS] {
+        let Revoked::Key { key } = gone(n) else { unreachable!("keys") };
+        assert!(chain.current().has_revoked(&key), "{n}");
+    }
+    let full = revocation(&chain, gone(MAX_REVOCATIONS + 1), &[alice()]);
+    assert_eq!(code(&chain, &full), RefusalCode::Size);
 }
 
 /// None of the documents can be taken for another one, and none has a second spelling.

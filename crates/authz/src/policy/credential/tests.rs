@@ -105,3 +105,37 @@ fn what_makes_no_sense_is_refused_with_the_reason() {
         assert!(error.contains(says), "{error:?} should say {says:?}");
     }
 }
+
+/// What is allowed at most, or at least, is allowed.
+#[test]
+fn limits_are_the_last_that_is_allowed() {
+    for change in [
+        (|a| a.max_validity_s = 60) as fn(&mut Authority),
+        |a| a.max_validity_s = MAX_CERT_VALIDITY_S,
+        |a| a.revoked_serials = vec![0, MAX_INTEGER],
+    ] {
+        let mut authority = authority("alice");
+        change(&mut authority);
+        Policy::decode(&with(Credential::Authority(authority)).encode()).unwrap();
+    }
+}
+
+/// V12: who must give PIN or biometric, and that a person is told so.
+#[test]
+fn what_asks_for_a_pin_says_so() {
+    let plain = Credential::from(alice().public());
+    let verified = Credential::Verified(VerifiedKey { key: token(), verify_required: true });
+    let mut ca = authority("alice");
+    assert!(!Credential::Authority(ca.clone()).verify_required());
+    ca.verify_required = true;
+    let ca = Credential::Authority(ca);
+    assert!(!plain.verify_required() && verified.verify_required() && ca.verify_required());
+    assert!(verified.describe().ends_with(", with PIN or biometric"));
+    assert!(ca.describe().ends_with("valid for at most 57600 s, with PIN or biometric"), "{}", ca.describe());
+    // Which kind of thing it is decides what it may do.
+    assert!(plain.authority().is_none() && verified.authority().is_none());
+    assert_eq!(ca.authority().unwrap().principals, ["alice"]);
+    assert_eq!(verified.fingerprint(), token().fingerprint());
+    let wrong = serde_json::from_str::<Credential>("1").unwrap_err().to_string();
+    assert!(wrong.contains("an OpenSSH line, or an object with key or ca"), "{wrong}");
+}
