@@ -235,7 +235,7 @@ pub fn plan(view: &PlanView, wanted: Option<u64>) -> String {
     text.push('\n');
     // An empty plan says nothing when it is about something else, or when the host had trouble.
     if plan.is_converged() && !outdated && view.problem.is_none() {
-        text.push_str("  nothing to do: everything wanted is so\n");
+        text.push_str("  nothing left to do: everything wanted is so\n");
     }
     for step in &plan.steps {
         line(&mut text, &format!("step: {step}"));
