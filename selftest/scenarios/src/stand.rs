@@ -21,7 +21,6 @@ use crate::{Fallible, Trouble};
 /// Everything, and where it lies.
 pub struct Stand {
     bins: Bins,
-    dir: TempDir,
     pve_port: u16,
     hub_port: u16,
     /// SHA-256 of the hub's TLS key.
@@ -36,6 +35,31 @@ pub struct Stand {
     pub runner: Option<Process>,
     /// The agent.
     pub agent: Option<Process>,
+    // Last: it goes after those who write in it.
+    dir: Place,
+}
+
+/// The directory. It goes with the stand, although what was killed a moment ago may still write into it.
+struct Place(TempDir);
+
+impl Place {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Place {
+    #[expect(clippy::disallowed_methods, reason = "FENCE: a destructor cannot wait in any other way")]
+    fn drop(&mut self) {
+        for _ in 0..100 {
+            match std::fs::remove_dir_all(self.path()) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                _ => return,
+            }
+        }
+    }
 }
 
 impl Stand {
@@ -53,7 +77,7 @@ impl Stand {
         let (pve_port, hub_port) = free_ports()?;
         let stand = Self {
             bins,
-            dir,
+            dir: Place(dir),
             pve_port,
             hub_port,
             hub_pin: String::new(),
