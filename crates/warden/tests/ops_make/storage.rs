@@ -55,11 +55,11 @@ async fn an_unused_disk_goes_by_compare_and_set() {
 #[tokio::test]
 async fn a_volume_that_a_snapshot_holds_stays() {
     let rig = Rig::start().await;
-    let order = unused(&rig, Qemu, 101).await;
     rig.change(|world| {
         let snapshot = world.guests.get_mut(&101).unwrap().snapshots.values_mut().next().unwrap();
         snapshot.config.insert("scsi0".into(), "tank:vm-101-disk-7,size=1G".into());
     });
+    let order = unused(&rig, Qemu, 101).await;
     let order = rig.plan(&order).await.unwrap().1;
     let outcome = rig.submit(&order).await;
     let Outcome::Aborted { why } = &outcome else { panic!("{outcome}") };
